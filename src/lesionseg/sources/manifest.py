@@ -16,8 +16,8 @@ class Pair:
     """One image with its mask.
 
     `image` and `mask` are paths relative to the raw directory, with forward slashes. `width` and `height` are
-    the image's, after EXIF orientation, in pixels; None where the header cannot be read. The two SHA-256 are of the
-    files' bytes, in hexadecimal.
+    the image's, after EXIF orientation, in pixels; None where the header cannot be read. The two SHA-256 are
+    of the files' bytes, in hexadecimal.
     """
 
     id: str
@@ -54,9 +54,10 @@ def read(raw: Path) -> list[Pair]:
         raise InputError(f"{path}: not a UTF-8 text file; {cure}") from None
     if not rows:
         raise InputError(f"{path}: lists no pair; {cure}")
-    if list(rows[0]) != COLUMNS:
+    header = [name for name in rows[0] if name is not None]  # None: fields beyond the header, reported below
+    if header != COLUMNS:
         raise InputError(
-            f"{path}: found the columns {','.join(map(str, rows[0]))}, expected {','.join(COLUMNS)}; {cure}"
+            f"{path}: found the columns {','.join(header)}, expected {','.join(COLUMNS)}; {cure}"
         )
     pairs, problems, seen = [], [], set()
     for line, row in enumerate(rows, start=2):
