@@ -1,0 +1,31 @@
+"""The networks, behind one interface.
+
+Each takes images (B, 3, H, W), float, RGB in [0, 1], H and W multiples of 16, and gives logits (B, 1, H, W):
+a pixel is lesion with probability sigmoid(logit).
+"""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from lesionseg.errors import InputError
+from lesionseg.networks.unet import UNet
+
+_NETWORKS: dict[str, Callable[[int], nn.Module]] = {"unet": UNet}
+NAMES = tuple(_NETWORKS)
+
+
+def build(name: str, base_width: int) -> nn.Module:
+    """Return the network `name`, one of NAMES, `base_width` channels wide at its first level.
+
+    Its weights are drawn from torch's global generator: seed that first. Raises InputError for an unknown
+    name or a width below 1.
+    """
+    problems = []
+    if name not in _NETWORKS:
+        problems.append(f"network: found {name!r}, expected one of {', '.join(NAMES)}")
+    if base_width < 1:
+        problems.append(f"base_width: found {base_width}, expected at least 1")
+    if problems:
+        raise InputError(problems)
+    return _NETWORKS[name](base_width)
