@@ -1,0 +1,68 @@
+# `make` alone lists the targets. Everything runs in .venv, which is made on the first use.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export VIRTUAL_ENV := $(CURDIR)/$(VENV)
+unexport PYTHONHOME PYTHONPATH
+
+.DEFAULT_GOAL := help
+.PHONY: help env repro test test-slow test-all lint format gate tiny lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+env: $(INSTALLED) ## make .venv with the pinned requirements
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "make: Python >= 3.11 is needed, found $$($(PYTHON) --version 2>&1); name one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+repro: env ## the whole pipeline: what changed since the last run
+	dvc repro
+
+test: env ## the tests, the tiny pipeline among them (two cores, no GPU: some minutes)
+	pytest -m 'not slow'
+
+test-slow: env ## the tests that `make test` leaves out
+	pytest -m slow
+
+test-all: env ## every test
+	pytest
+
+lint: env ## ruff, and the workflow files against their schema and an audit
+	ruff check .
+	ruff format --check .
+	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	zizmor --offline --quiet .github/workflows
+
+format: env ## let ruff format the code
+	ruff check --fix .
+	ruff format .
+
+gate: env ## fail if dvc.lock does not belong to the code and parameters
+	@dvc repro --dry --allow-missing > .dvc/tmp/gate.log 2>&1; status=$$?; \
+	if [ $$status -ne 0 ] || grep -q 'Running stage' .dvc/tmp/gate.log; then \
+	  cat .dvc/tmp/gate.log; \
+	  echo "gate: dvc.lock is stale. Run 'dvc repro' and commit dvc.lock, metrics/ and plots/ with the change."; exit 1; \
+	fi; echo "gate: dvc.lock belongs to this code and these parameters"
+
+tiny: env ## all five stages on tiny data in a throwaway clone
+	pytest -q -s tests/test_tiny_pipeline.py
+
+lock: env ## pin anew what pyproject.toml asks for
+	pip-compile --quiet --upgrade --extra dev --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links \
+	  --no-annotate --no-header --output-file requirements.lock pyproject.toml
+	# One pin for every build of torch: the wheel decides whether it is the CPU or the CUDA one, and brings its own needs.
+	sed -i -e 's/^\(torch==[0-9.]*\)+.*/\1/' -e '/^nvidia-[a-z-]*-cu[0-9]*==/d' -e '/^triton==/d' \
+	  -e '1i # Every pin, made by `make lock` from pyproject.toml. Installed by `make env`.' requirements.lock
+
+clean: ## remove .venv and caches (not the data)
+	rm -rf $(VENV) .pytest_cache .ruff_cache src/*.egg-info
