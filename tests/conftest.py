@@ -17,6 +17,7 @@ class Clone:
     """A throwaway copy of the working tree with a git history and a DVC cache of its own."""
 
     root: Path
+    repository_before: dict[str, bytes]  # the repository's pipeline files when the clone was made
 
     def run(self, *command: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess:
         """Run a command at the top of the clone with this interpreter's tools first on the path."""
@@ -49,6 +50,12 @@ def _environment(root: Path) -> dict[str, str]:
     return kept | identity | {"PATH": path, "HOME": str(root.parent), "DVC_NO_ANALYTICS": "1"}
 
 
+def pipeline_files(root: Path) -> dict[str, bytes]:
+    """Content of the files that a pipeline run rewrites."""
+    names = ("params.yaml", "dvc.yaml", "dvc.lock", "metrics/evaluation.json", "metrics/data.json")
+    return {name: (root / name).read_bytes() for name in names if (root / name).is_file()}
+
+
 def clone_repository(root: Path) -> Clone:
     """Copy the working tree (tracked and new files, not the ignored ones) and commit it there."""
     listed = subprocess.run(
@@ -62,7 +69,7 @@ def clone_repository(root: Path) -> Clone:
         if source.is_file():
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target)
-    clone = Clone(root)
+    clone = Clone(root, pipeline_files(REPOSITORY))
     clone.run("git", "init", "--quiet", "--initial-branch=main")
     clone.run("git", "add", "--all")
     clone.run("git", "commit", "--quiet", "--message=The working tree under test")

@@ -1,11 +1,14 @@
 """The tiny pipeline through DVC: what it writes, that it repeats byte for byte, and what each change re-runs."""
 
 import json
-import subprocess
+import re
+from pathlib import Path
 
+import networkx as nx
 import pytest
 import yaml
-from conftest import REPOSITORY, Clone, clone_repository, overlay
+from conftest import REPOSITORY, Clone, clone_repository, overlay, pipeline_files
+from dvc.repo import Repo
 
 STAGES = ("download", "preprocess", "train", "evaluate", "visualize")
 
@@ -66,14 +69,72 @@ def test_a_second_clone_writes_the_same_bytes(tiny_run, tmp_path):
 
 
 def test_the_working_copy_is_left_as_it_was(tiny_run):
-    """The clone's run wrote into the clone alone: the parameters here are still those of the repository."""
-    status = subprocess.run(
-        ["git", "status", "--porcelain", "--", "params.yaml", "dvc.lock", "dvc.yaml"],
-        cwd=REPOSITORY, capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
-    tiny = yaml.safe_load((tiny_run.root / "params.yaml").read_text(encoding="utf-8"))
-    here = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
-    assert tiny["train"]["epochs"] != here["train"]["epochs"], status
+    assert tiny_run.repository_before == pipeline_files(REPOSITORY)
+
+
+def test_the_readme_says_what_each_parameter_re_runs(tiny_run):
+    """DVC is asked for every key in params.yaml: which stages a changed value makes stale."""
+    path = tiny_run.root / "params.yaml"
+    original = path.read_text(encoding="utf-8")
+    parameters = yaml.safe_load(original)
+    actual = {}
+    try:
+        for group, entries in parameters.items():
+            for key, value in entries.items():
+                changed = parameters | {group: entries | {key: another(value)}}
+                path.write_text(yaml.safe_dump(changed), encoding="utf-8")
+                actual[f"{group}.{key}"] = stale_stages(tiny_run.root)
+    finally:
+        path.write_text(original, encoding="utf-8")
+    assert documented_stages() == actual, "the table that belongs into README.md:\n" + as_table(actual)
+
+
+def another(value):
+    """A value of the same type, other than the given one."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, (int, float)):
+        return value + 1
+    return 1 if value is None else f"{value}-changed"
+
+
+def stale_stages(root: Path) -> tuple[str, ...]:
+    """What `dvc status` names as changed, and every stage that depends on it, in the order of the pipeline."""
+    with Repo(str(root)) as repo:
+        graph = repo.index.graph  # an edge points from a stage to one it depends on
+        changed = repo.status()
+        stale = {
+            dependent.addressing
+            for stage in graph
+            if stage.addressing in changed
+            for dependent in nx.ancestors(graph, stage) | {stage}
+        }
+    return tuple(stage for stage in STAGES if stage in stale)
+
+
+def documented_stages() -> dict[str, tuple[str, ...]]:
+    """The re-run table of the README: rows of `keys | stages`."""
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    table = {}
+    for line in readme.splitlines():
+        cells = line.split("|")
+        keys = (
+            re.findall(r"`((?:download|preprocess|train|evaluate|visualize|runtime)\.\w+)`", cells[1])
+            if len(cells) == 4
+            else ()
+        )
+        for key in keys:
+            assert key not in table, f"{key} stands in two rows"
+            table[key] = tuple(stage for stage in STAGES if re.search(rf"\b{stage}\b", cells[2]))
+    return table
+
+
+def as_table(stages_of_key: dict[str, tuple[str, ...]]) -> str:
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for key, stages in stages_of_key.items():
+        rows.setdefault(stages, []).append(f"`{key}`")
+    lines = [f"| {', '.join(keys)} | {', '.join(stages) or 'nothing'} |" for stages, keys in rows.items()]
+    return "\n".join(["| parameter | re-runs |", "|---|---|", *lines])
 
 
 @pytest.mark.slow
