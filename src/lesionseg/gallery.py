@@ -1,0 +1,199 @@
+"""Predictions as pictures: for each example the photograph with outlines, the probabilities, and the errors."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from PIL import Image
+from scipy import ndimage
+
+from lesionseg import palette
+
+KINDS = ("best", "median", "worst", "random")
+COLUMNS = 4  # examples side by side
+PANEL = 256  # pixels along a panel's longer side, with up to COLUMNS examples
+SUPERSAMPLING = 2  # outlines are drawn this much larger, so that their edges are smooth
+LINE, HALO = 1.8, 3.4  # widths in pixels of an outline and of the dark line under it
+
+DPI = 100
+GAP = 6  # pixels between panels
+LEGEND = 148  # width of the column of row names and keys
+TITLE, CAPTION = 34, 42  # heights of the title and of an example's caption
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image to show. The arrays share (H, W)."""
+
+    id: str
+    caption: str  # one short line under the id, such as "Dice 0.912 · IoU 0.838"
+    image: np.ndarray  # uint8 (H, W, 3) RGB
+    truth: np.ndarray  # uint8 (H, W), 0 and 1
+    predicted: np.ndarray  # uint8 (H, W), 0 and 1
+    probabilities: np.ndarray  # uint8 (H, W), 255 stands for 1
+
+
+def choose(kind: str, ids: Sequence[str], scores: Sequence[float], count: int, seed: int = 0) -> list[int]:
+    """Pick the examples of a gallery: positions in `ids`, by falling score.
+
+    `best` and `worst` are the ends of the ranking by score (ties by id), `median` its middle, and `random` a
+    sample without replacement that depends on `seed` and the ids alone; a larger count contains a smaller one.
+    With fewer than `count` images, all of them.
+    """
+    ranking = sorted(range(len(ids)), key=lambda index: (-scores[index], ids[index]))
+    count = min(count, len(ids))
+    if kind == "best":
+        return ranking[:count]
+    if kind == "worst":
+        return ranking[len(ranking) - count :]
+    if kind == "median":
+        start = (len(ranking) - count) // 2
+        return ranking[start : start + count]
+    if kind == "random":
+        by_id = sorted(range(len(ids)), key=lambda index: ids[index])
+        drawn = np.random.default_rng(seed).permutation(len(ids))[:count]
+        picked = {by_id[index] for index in drawn}
+        return [index for index in ranking if index in picked]
+    raise ValueError(f"gallery '{kind}'; known: {', '.join(KINDS)}")
+
+
+def outlined(example: Example, size: tuple[int, int]) -> np.ndarray:
+    """The photograph with the true and the predicted outline: uint8 (height, width, 3) for size (height, width)."""
+    picture = _resize(example.image, size).astype(np.float32)
+    for mask, colour in ((example.truth, palette.TRUTH), (example.predicted, palette.PREDICTION)):
+        distance = _distance_to_border(mask, size)
+        for width, ink in ((HALO, (0, 0, 0)), (LINE, palette.rgb(colour))):
+            alpha = np.clip(width / 2 + 0.5 - distance, 0, 1)[..., None]
+            if ink == (0, 0, 0):
+                alpha *= 0.55
+            picture += alpha * (np.array(ink, np.float32) - picture)
+    return np.rint(picture).astype(np.uint8)
+
+
+def probability_map(example: Example, size: tuple[int, int]) -> np.ndarray:
+    """The probabilities in viridis, dark 0 to yellow 1: uint8 (height, width, 3)."""
+    probabilities = _resize(example.probabilities, size)
+    return (colormaps["viridis"](probabilities / 255)[..., :3] * 255).round().astype(np.uint8)
+
+
+def error_map(example: Example, size: tuple[int, int]) -> np.ndarray:
+    """Agreement, misses and false alarms over the darkened photograph: uint8 (height, width, 3)."""
+    grey = np.asarray(Image.fromarray(_resize(example.image, size)).convert("L"))
+    picture = np.repeat((grey * 0.45)[..., None], 3, axis=-1).astype(np.uint8)
+    truth, predicted = (_resize(255 * mask, size) >= 128 for mask in (example.truth, example.predicted))
+    picture[truth & predicted] = palette.rgb(palette.AGREEMENT)
+    picture[truth & ~predicted] = palette.rgb(palette.TRUTH)
+    picture[~truth & predicted] = palette.rgb(palette.PREDICTION)
+    return picture
+
+
+def panel_size(shape: tuple[int, int], count: int) -> tuple[int, int]:
+    """Height and width of a panel for images of `shape`: smaller in large galleries, so that files stay small."""
+    longest = min(PANEL, PANEL * (COLUMNS / max(count, 1)) ** 0.5)
+    scale = longest / max(shape)
+    return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
+
+
+ROWS = (("photograph", outlined), ("probability", probability_map), ("errors", error_map))
+
+
+def draw(title: str, examples: Sequence[Example]) -> Figure:
+    """A gallery of one or more examples: a column each, bands of COLUMNS columns."""
+    height, width = panel_size(examples[0].image.shape[:2], len(examples))
+    columns = min(COLUMNS, len(examples))
+    bands = -(-len(examples) // columns)
+    band_height = CAPTION + len(ROWS) * (height + GAP)
+    total = (LEGEND + columns * (width + GAP), TITLE + bands * band_height)
+    figure = Figure(figsize=(total[0] / DPI, total[1] / DPI), dpi=DPI, facecolor="white")
+
+    def text(x: float, y: float, words: str, **style) -> None:
+        """Words at pixel (x, y), counted from the upper left corner."""
+        style = {"color": palette.INK, "va": "top", "fontsize": 10.5} | style
+        figure.text(x / total[0], 1 - y / total[1], words, **style)
+
+    text(8, 7, title, fontsize=13)
+    for band in range(bands):
+        top = TITLE + band * band_height
+        for column, example in enumerate(examples[band * columns : (band + 1) * columns]):
+            x = LEGEND + column * (width + GAP)
+            text(x, top + 2, _shorten(example.id), weight="bold")
+            text(x, top + 20, example.caption)
+            for row, (_, panel) in enumerate(ROWS):
+                y = top + CAPTION + row * (height + GAP)
+                figure.figimage(panel(example, (height, width)), x, total[1] - y - height, origin="upper")
+        for row, key in enumerate((_outline_key, _probability_key, _error_key)):
+            key(figure, text, top + CAPTION + row * (height + GAP), total)
+    return figure
+
+
+def _outline_key(figure, text, y, total) -> None:
+    text(8, y, "Photograph", weight="bold")
+    handles = [
+        Line2D([], [], color=palette.TRUTH, linewidth=2.5, label="true outline"),
+        Line2D([], [], color=palette.PREDICTION, linewidth=2.5, label="predicted"),
+    ]
+    _legend(figure, handles, y + 18, total)
+
+
+def _probability_key(figure, text, y, total) -> None:
+    text(8, y, "Probability", weight="bold")
+    axes = figure.add_axes((10 / total[0], 1 - (y + 38) / total[1], 110 / total[0], 12 / total[1]))
+    axes.imshow(np.linspace(0, 1, 256)[None], cmap="viridis", aspect="auto", extent=(0, 1, 0, 1))
+    axes.set(yticks=[], xticks=[0, 0.5, 1], xticklabels=["0", "0.5", "1"])
+    axes.tick_params(labelsize=9.5, colors=palette.INK, length=3)
+
+
+def _error_key(figure, text, y, total) -> None:
+    text(8, y, "Errors", weight="bold")
+    edge = {"edgecolor": palette.INK, "linewidth": 0.6}
+    handles = [
+        Patch(facecolor=palette.AGREEMENT, label="agreement", **edge),
+        Patch(facecolor=palette.TRUTH, label="missed", **edge),
+        Patch(facecolor=palette.PREDICTION, label="false alarm", **edge),
+    ]
+    _legend(figure, handles, y + 18, total)
+
+
+def _legend(figure, handles, y, total) -> None:
+    legend = figure.legend(
+        handles=handles,
+        loc="upper left",
+        bbox_to_anchor=(4 / total[0], 1 - y / total[1]),
+        frameon=False,
+        fontsize=10.5,
+        labelcolor=palette.INK,
+        handlelength=1.3,
+        borderpad=0.2,
+        borderaxespad=0,
+    )
+    legend.set_in_layout(False)
+
+
+def _shorten(name: str, longest: int = 26) -> str:
+    """Cut the middle out of a long id: both ends of a file name tell files apart."""
+    if len(name) <= longest:
+        return name
+    keep = (longest - 1) // 2
+    return f"{name[:keep]}…{name[-keep:]}"
+
+
+def _resize(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Antialiased when it shrinks, smooth when it grows: uint8 in, uint8 out."""
+    if array.shape[:2] == size:
+        return np.asarray(array)
+    return np.asarray(Image.fromarray(np.asarray(array)).resize(size[::-1], Image.Resampling.BICUBIC))
+
+
+def _distance_to_border(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Distance of each pixel to the mask's border, in pixels of `size`; infinite without a border."""
+    large = (size[0] * SUPERSAMPLING, size[1] * SUPERSAMPLING)
+    inside = _resize(255 * mask, large) >= 128
+    if inside.all() or not inside.any():
+        return np.full(size, np.inf, np.float32)
+    distance = ndimage.distance_transform_edt(inside) + ndimage.distance_transform_edt(~inside) - 0.5
+    blocks = distance.reshape(size[0], SUPERSAMPLING, size[1], SUPERSAMPLING)
+    return (blocks.mean(axis=(1, 3)) / SUPERSAMPLING).astype(np.float32)

@@ -1,0 +1,33 @@
+"""Every colour of the charts, galleries and the report: one meaning, one colour.
+
+From the colour-blind safe set of Okabe and Ito (2008, "Color Universal Design"). What belongs to the truth is
+blue and what belongs to the prediction is orange, in outlines and in error maps alike: a missed pixel has the
+colour of the truth alone, a false alarm that of the prediction alone.
+"""
+
+TRUTH = "#56b4e9"  # sky blue: the true outline; in error maps, lesion that was missed (false negative)
+PREDICTION = "#e69f00"  # orange: the predicted outline; in error maps, false alarm (false positive)
+AGREEMENT = "#f2f2f2"  # near white: lesion in both (true positive)
+
+TRAINING = "#999999"  # grey: the training split in the training curves
+VALIDATION = "#0072b2"  # blue: the validation split in the training curves
+
+SPLITS = {  # charts that compare splits
+    "train": TRAINING,
+    "val": VALIDATION,
+    "official_validation": "#009e73",  # bluish green
+    "official_test": "#d55e00",  # vermillion
+}
+SCORES = {  # charts that compare scores
+    "dice": "#0072b2",  # blue
+    "iou": "#56b4e9",  # sky blue
+    "precision": "#d55e00",  # vermillion
+    "recall": "#009e73",  # bluish green
+}
+INK = "#262626"  # text and axes
+FAINT = "#b3b3b3"  # grid lines, references such as the diagonal of a calibration chart
+
+
+def rgb(colour: str) -> tuple[int, int, int]:
+    """'#rrggbb' as three numbers of 0 to 255."""
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
