@@ -1,13 +1,13 @@
 """Losses on logits, one value per image.
 
-Every loss takes logits (B, 1, H, W) of any float dtype and targets (B, 1, H, W) that are 0 or 1 (bool, uint8
-or float), and returns float32 (B,): the loss of each image. An image's loss never depends on the others in its
-batch, so that a batch may be taken in parts (gradient accumulation, several processes): the mean over all images
-is the same. All is computed in float32, under autocast too.
+Every loss takes logits (B, 1, H, W) of any float dtype and targets (B, 1, H, W) that are 0 or 1 (bool,
+uint8 or float), and returns float32 (B,): the loss of each image. An image's loss never depends on the
+others in its batch, so that a batch may be taken in parts (gradient accumulation, several processes): the
+mean over all images is the same. All is computed in float32, under autocast too.
 
-Overlap losses are soft: sums of probabilities instead of counts of thresholded pixels. SMOOTH pixels are added
-to numerator and denominator, so that an empty mask has a defined loss: 0 where nothing is predicted, near 1
-where much is.
+Overlap losses are soft: sums of probabilities instead of counts of thresholded pixels. SMOOTH pixels are
+added to numerator and denominator, so that an empty mask has a defined loss: 0 where nothing is predicted,
+near 1 where much is.
 """
 
 from collections.abc import Callable, Sequence
@@ -76,8 +76,8 @@ def dice(logits: Tensor, targets: Tensor) -> Tensor:
 def focal(logits: Tensor, targets: Tensor, gamma: float = 2.0) -> Tensor:
     """Focal loss, mean of -(1 - p_t)^γ · log p_t over the pixels (Lin et al. 2017, arXiv 1708.02002): (B,).
 
-    p_t is the probability given to the true class; γ = 0 is binary cross entropy. The paper's class weight α is
-    left out: lesion and skin are far less unequal than its objects and background.
+    p_t is the probability given to the true class; γ = 0 is binary cross entropy. The paper's class weight
+    α is left out: lesion and skin are far less unequal than its objects and background.
     """
     logits, targets = _float32(logits, targets)
     toward_truth = torch.where(targets > 0.5, logits, -logits)
@@ -132,9 +132,7 @@ def deep_supervision(loss: Loss) -> Callable[[Tensor | Sequence[Tensor], Tensor]
 
 
 def _resized(targets: Tensor, size: Sequence[int]) -> Tensor:
-    return (
-        targets if targets.shape[-2:] == size else functional.interpolate(targets, size, mode="nearest-exact")
-    )
+    return targets if targets.shape[-2:] == size else functional.interpolate(targets, size, mode="nearest-exact")
 
 
 def _float32(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

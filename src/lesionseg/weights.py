@@ -20,7 +20,8 @@ Metadata = dict[str, str | int | float | bool | None]
 def save(path: str | Path, state: Mapping[str, Tensor], metadata: Metadata) -> None:
     """Write a network's `state_dict` and `metadata` to `path`: whole or not at all; same content, same bytes.
 
-    `metadata` needs `network` and `base_width`, which rebuild the network; `load` gives back what else it holds.
+    `metadata` needs `network` and `base_width`, which rebuild the network; `load` gives back what else it
+    holds.
     """
     missing = {"network", "base_width"} - metadata.keys()
     if missing:
@@ -47,9 +48,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Modul
     except FileNotFoundError:
         raise InputError(f"{path}: not found; train first: `dvc repro train`, or `dvc pull` it") from None
     except (SafetensorError, IsADirectoryError) as error:
-        raise InputError(
-            f"{path}: not a readable safetensors file ({error}); train again or `dvc pull` it"
-        ) from None
+        raise InputError(f"{path}: not a readable safetensors file ({error}); train again or `dvc pull` it") from None
     if FORMAT not in header:
         raise InputError(
             f"{path}: its metadata has {sorted(header) or 'nothing'}, expected {FORMAT!r}; is it from the train stage?"

@@ -26,22 +26,20 @@ class UNet(nn.Module):
     """Images (B, 3, H, W) in [0, 1] -> logits (B, 1, H, W); H and W multiples of 16.
 
     Differs from the paper in what became usual: padded convolutions, so that the output is as large as the
-    input, and batch norm. Base width 64 is the paper's: 31,037,633 parameters. Weights are torch's default draw.
+    input, and batch norm. Base width 64 is the paper's: 31,037,633 parameters. Initial weights are torch's
+    default.
     """
 
     def __init__(self, base_width: int = 64):
         super().__init__()
         widths = [base_width * 2**level for level in range(LEVELS + 1)]
         self.encoder = nn.ModuleList(
-            DoubleConv(inputs, outputs)
-            for inputs, outputs in zip([3, *widths[:-2]], widths[:-1], strict=True)
+            DoubleConv(inputs, outputs) for inputs, outputs in zip([3, *widths[:-2]], widths[:-1], strict=True)
         )
         self.pool = nn.MaxPool2d(2)
         self.bottom = DoubleConv(widths[-2], widths[-1])
         upwards = widths[::-1]
-        self.up = nn.ModuleList(
-            nn.ConvTranspose2d(deep, shallow, 2, stride=2) for deep, shallow in pairwise(upwards)
-        )
+        self.up = nn.ModuleList(nn.ConvTranspose2d(deep, shallow, 2, stride=2) for deep, shallow in pairwise(upwards))
         self.decoder = nn.ModuleList(DoubleConv(2 * width, width) for width in upwards[1:])
         self.head = nn.Conv2d(base_width, 1, 1)
 
