@@ -7,8 +7,9 @@ from pathlib import Path
 import networkx as nx
 import pytest
 import yaml
-from conftest import REPOSITORY, Clone, clone_repository, overlay, pipeline_files
 from dvc.repo import Repo
+
+from conftest import REPOSITORY, Clone, clone_repository, overlay, pipeline_files
 
 STAGES = ("download", "preprocess", "train", "evaluate", "visualize")
 
