@@ -1,0 +1,425 @@
+"""The official ISIC 2018 Task 1 archives: only the chosen pairs are fetched, each verified, and never twice.
+
+An archive is read where the user has it (`archives`), else from a server by byte range. Verified members are kept
+in a store that outlives the run, under names that hold their CRC-32: a run that was killed goes on from there, a
+larger limit fetches only the difference, and what is on the server now decides what is taken from it.
+
+Cite Tschandl et al. 2018 (doi 10.1038/sdata.2018.161) and Codella et al. 2018 (arXiv 1902.03368).
+"""
+
+import errno
+import hashlib
+import logging
+import os
+import re
+import shutil
+import threading
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from tqdm import tqdm
+
+from lesionseg.archive import LocalFile, Member, RangeFile, crc32, extract, read_directory
+from lesionseg.errors import InputError
+from lesionseg.http_range import Network, RemoteFile, TransferError
+from lesionseg.sources.header import oriented_size
+from lesionseg.sources.manifest import Pair
+from lesionseg.sources.subset import choose
+
+HOSTS = (
+    "https://isic-archive.s3.amazonaws.com/challenges/2018/",
+    "https://isic-challenge-data.s3.amazonaws.com/2018/",  # the older one, asked when the first does not answer
+)
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One official file, `<name>.zip`."""
+
+    name: str
+    size: int
+    sha256: str  # from two independent public downloaders: the challenge publishes none
+
+
+@dataclass(frozen=True)
+class OfficialSet:
+    images: Archive
+    masks: Archive
+    pairs: int
+
+
+# fmt: off
+SETS: Mapping[str, OfficialSet] = {
+    "training": OfficialSet(
+        Archive("ISIC2018_Task1-2_Training_Input", 11165358566,
+                "80f98572347a2d7a376227fa9eb2e4f7459d317cb619865b8b9910c81446675f"),
+        Archive("ISIC2018_Task1_Training_GroundTruth", 27402895,
+                "99f8b2bb3c4d6af483362010715f7e7d5d122d9f6c02cac0e0d15bef77c7604c"), 2594),
+    "validation": OfficialSet(
+        Archive("ISIC2018_Task1-2_Validation_Input", 239231159,
+                "0ea920fcfe512d12a6e620b50b50233c059f67b10146e1479c82be58ff15a797"),
+        Archive("ISIC2018_Task1_Validation_GroundTruth", 759706,
+                "f6911e9c0a64e6d687dd3ca466ca927dd5e82145cb2163b7a1e5b37d7a716285"), 100),
+    "test": OfficialSet(
+        Archive("ISIC2018_Task1-2_Test_Input", 2370457338,
+                "e59ae1f69f4ed16f09db2cb1d76c2a828487b63d28f6ab85997f5616869b127d"),
+        Archive("ISIC2018_Task1_Test_GroundTruth", 9680101,
+                "2e8f6edce454a5bdee52485e39f92bd6eddf357e81f39018d05512175238ef82"), 1000),
+}
+# fmt: on
+
+IMAGE = re.compile(r"(ISIC_\d{7})\.jpg")
+MASK = re.compile(r"(ISIC_\d{7})_segmentation\.png")
+NOTICES = ("ATTRIBUTION.txt", "LICENSE.txt")
+WHOLE = 64 << 20  # bytes; from a server without ranges, an archive up to this long is fetched whole for a few members
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+log = logging.getLogger(__name__)
+
+
+def fetch(
+    target: Path,
+    *,
+    limit: int | None,
+    seed: int,
+    test_set: Literal["none", "validation", "test"],
+    base_url: str | None,
+    archives: Path | None,
+    work: Path,
+    workers: int | None = None,
+    network: Network | None = None,
+    sets: Mapping[str, OfficialSet] = SETS,
+) -> list[Pair]:
+    """Fill `target` with `limit` training pairs (None: all) and the whole of the official `test_set`.
+
+    Archives are taken from the folder `archives` where they lie there, else from `base_url` (None: the official
+    host, then the older one) with `workers` requests at a time. What was fetched is kept in `work`, and what is
+    missing is fetched by the next call. Raises InputError for archives that are not as they should be, and when
+    something could not be fetched, with what it was and how to go on.
+    """
+    if archives is not None and not archives.is_dir():
+        raise InputError(
+            f"download.archives: {archives}: no such directory, expected one with archives like "
+            f"{sets['training'].images.name}.zip; null to fetch them"
+        )
+    network = network or Network()
+    connections = workers or network.connections
+    subsets = ["training"] if test_set == "none" else ["training", test_set]
+    store = _Store(work)
+    plan, failures = None, []
+    try:
+        for host in [base_url] if base_url else HOSTS:
+            try:
+                opened = _open_all(subsets, sets, limit, host, base_url is None, archives, store, network)
+                plan = _plan(opened, limit, seed, sets)
+                damaged = _fill(store, plan, connections)
+                if not damaged:
+                    return _place(target, store, plan)
+                failures += damaged
+            except TransferError as error:
+                failures.append(str(error))
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        failures.append(f"{error.filename or store.folder}: no space left ({error.strerror}); free some")
+    raise InputError([*failures, *_advice(store, plan, [sets[name] for name in subsets])])
+
+
+@dataclass(frozen=True)
+class _Source:
+    """An archive that is open, with its directory."""
+
+    archive: Archive
+    file: RangeFile
+    members: Sequence[Member]
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What is to be taken: (subset, id, image, mask) of every pair, and the members of every archive."""
+
+    pairs: Sequence[tuple[str, str, tuple[Archive, Member], tuple[Archive, Member]]]
+    parts: Sequence[tuple[_Source, Sequence[Member]]]
+
+
+class _Store:
+    """Verified members of archives on the disk: `<folder>/<archive>/<stem>.<CRC-32><ext>`.
+
+    A name holds what its content must be, so an archive that changed on the server finds nothing of the old one.
+    Files appear whole; their CRC-32 is computed again before they are used, for disks and people change files too.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        for leftover in folder.glob("*/.*.tmp"):  # of a run that was killed
+            leftover.unlink(missing_ok=True)
+
+    def path(self, archive: Archive, member: Member) -> Path:
+        name = PurePosixPath(member.name)
+        return self.folder / archive.name / f"{name.stem}.{member.crc:08x}{name.suffix}"
+
+    def holds(self, archive: Archive, member: Member) -> bool:
+        path = self.path(archive, member)
+        return path.is_file() and path.stat().st_size == member.size and crc32(path) == member.crc
+
+    def missing(self, archive: Archive, members: Sequence[Member]) -> list[Member]:
+        """Those of `members` that are not here, whole and unchanged."""
+        with ThreadPoolExecutor(_cores()) as threads:
+            held = threads.map(lambda member: self.holds(archive, member), members)
+            return [member for member, here in zip(members, held, strict=True) if not here]
+
+    def whole(self, archive: Archive, version: str | None) -> Path:
+        """Where a whole archive of this version lies while its members are taken."""
+        return self.folder / archive.name / f"whole.{zlib.crc32(str(version).encode()):08x}.zip"
+
+
+def _open_all(
+    subsets: Sequence[str],
+    sets: Mapping[str, OfficialSet],
+    limit: int | None,
+    host: str,
+    official: bool,
+    archives: Path | None,
+    store: _Store,
+    network: Network,
+) -> dict[str, tuple[_Source, _Source]]:
+    """(images, masks) of each subset, open. Raises TransferError, and InputError for whatever is wrong with them."""
+    opened, problems = {}, []
+    for subset in subsets:
+        sources = []
+        for archive in (sets[subset].images, sets[subset].masks):
+            local = archives / f"{archive.name}.zip" if archives else None
+            try:
+                if local and local.is_file():
+                    file = _open_local(archive, local)
+                else:
+                    every = limit is None or subset != "training"
+                    file = _open_remote(archive, host, official, every, store, network)
+                sources.append(_Source(archive, file, read_directory(file, _title(file))))
+            except InputError as error:
+                problems += error.problems
+        opened[subset] = tuple(sources)
+    if problems:
+        raise InputError(problems)
+    return opened
+
+
+def _open_local(archive: Archive, path: Path) -> LocalFile:
+    """An archive on the disk. One as long as the official one must have its SHA-256; another is only named."""
+    file = LocalFile(path)
+    if file.size != archive.size:
+        log.warning(
+            "%s: %d bytes, the official archive has %d: checked by the CRC-32 of its own directory only",
+            path,
+            file.size,
+            archive.size,
+        )
+        return file
+    digest = hashlib.sha256()
+    with tqdm(total=file.size, desc=f"check {path.name}", unit="B", unit_scale=True, disable=None) as bar:
+        for piece in file.stream(0, file.size):
+            digest.update(piece)
+            bar.update(len(piece))
+    if digest.hexdigest() != archive.sha256:
+        raise InputError(
+            f"{path}: found SHA-256 {digest.hexdigest()}, expected {archive.sha256}: it is damaged; get it again"
+        )
+    return file
+
+
+def _open_remote(
+    archive: Archive, host: str, official: bool, every: bool, store: _Store, network: Network
+) -> RangeFile:
+    """An archive on a server, by byte range; by way of the disk when the server has no ranges and that is bearable."""
+    file = RemoteFile(f"{host.rstrip('/')}/{archive.name}.zip", network)
+    if official and file.size != archive.size:
+        raise TransferError(
+            f"{file.url}: found {file.size} bytes, expected {archive.size}: not the archive that was published; "
+            "name the host in download.base_url to take it all the same"
+        )
+    if file.ranges:
+        return file
+    if not every and file.size > WHOLE:
+        raise TransferError(
+            f"{file.url}: the server ignores byte ranges, so single files cannot be fetched from the archive's "
+            f"{file.size} bytes; set download.limit to null to fetch it whole"
+        )
+    path = store.whole(archive, file.version)
+    if not path.is_file():
+        _require_space(store.folder, file.size)
+        with tqdm(total=file.size, desc=f"fetch {archive.name}", unit="B", unit_scale=True, disable=None) as bar:
+            file.save(path, bar.update)
+    return _open_local(archive, path)
+
+
+def _plan(
+    opened: Mapping[str, tuple[_Source, _Source]], limit: int | None, seed: int, sets: Mapping[str, OfficialSet]
+) -> _Wanted:
+    """Match the pairs by id and choose. Raises InputError for every id that has an image or a mask only."""
+    problems, pairs, parts, seen = [], [], [], set()
+    for subset, (images, masks) in opened.items():
+        by_id = [_by_id(images, IMAGE), _by_id(masks, MASK)]
+        matched = by_id[0].keys() & by_id[1].keys()
+        for (source, found, kind), other in zip(
+            ((images, by_id[0], "image"), (masks, by_id[1], "mask")), (masks, images), strict=True
+        ):
+            for name in sorted(found.keys() - matched):
+                problems.append(f"{_title(source.file)}: {kind} {name} has no partner in {_title(other.file)}")
+        if not by_id[0] and not by_id[1]:
+            problems.append(f"{_title(images.file)}: holds no ISIC_#######.jpg")
+        genuine = images.file.size == images.archive.size
+        if genuine and len(matched) != sets[subset].pairs:
+            problems.append(f"{_title(images.file)}: found {len(matched)} pairs, expected {sets[subset].pairs}")
+        problems += [f"{_title(images.file)}: {name} is in another set too" for name in sorted(matched & seen)]
+        seen |= matched
+        if problems:
+            continue
+        chosen = choose(matched, limit, seed) if subset == "training" else sorted(matched)
+        for source, found in zip((images, masks), by_id, strict=True):
+            parts.append((source, [*(found[name] for name in chosen), *_notices(source)]))
+        for name in chosen:
+            pairs.append((subset, name, (images.archive, by_id[0][name]), (masks.archive, by_id[1][name])))
+    if problems:
+        raise InputError(problems)
+    return _Wanted(pairs, parts)
+
+
+def _by_id(source: _Source, pattern: re.Pattern) -> dict[str, Member]:
+    """The samples among the members, by id; whatever else lies in the archive is passed over."""
+    found, problems = {}, []
+    for member in source.members:
+        if match := pattern.fullmatch(PurePosixPath(member.name).name):
+            if match[1] in found:
+                problems.append(f"{_title(source.file)}: {found[match[1]].name} and {member.name} have the same id")
+            found[match[1]] = member
+    if problems:
+        raise InputError(problems)
+    return found
+
+
+def _notices(source: _Source) -> list[Member]:
+    return [member for member in source.members if PurePosixPath(member.name).name in NOTICES]
+
+
+def _fill(store: _Store, plan: _Wanted, connections: int) -> list[str]:
+    """Fetch what the store lacks. Returns a line for every member that stays damaged."""
+    missing = [(source, store.missing(source.archive, members)) for source, members in plan.parts]
+    _require_space(store.folder, sum(member.size for _, members in missing for member in members))
+    total, left = _packed(plan.parts), _packed(missing)
+    damaged: list[str] = []
+    lock = threading.Lock()
+    with tqdm(
+        total=total, initial=total - left, desc="fetch", unit="B", unit_scale=True, unit_divisor=1024, disable=None
+    ) as bar:
+
+        def progress(count: int) -> None:
+            with lock:  # tqdm adds without one
+                bar.update(count)
+
+        for source, members in missing:
+            wrong = extract(
+                source.file,
+                members,
+                lambda member, archive=source.archive: store.path(archive, member),
+                connections=connections if isinstance(source.file, RemoteFile) else _cores(),
+                progress=progress,
+            )
+            damaged += [f"{_title(source.file)}: {member.name}: {problem}" for member, problem in wrong.items()]
+    return damaged
+
+
+def _place(target: Path, store: _Store, plan: _Wanted) -> list[Pair]:
+    """Put the pairs into `target`, and clear from the store what costs nothing to get again."""
+    for name in ("images", "masks"):
+        (target / name).mkdir(parents=True, exist_ok=True)
+
+    def place(pair: tuple) -> Pair:
+        subset, name, image, mask = pair
+        paths = (f"images/{name}.jpg", f"masks/{name}_segmentation.png")
+        for path, (archive, member) in zip(paths, (image, mask), strict=True):
+            _link(store.path(archive, member), target / path)
+        width, height = oriented_size(target / paths[0]) or (None, None)
+        sums = (_sha256(target / path) for path in paths)
+        return Pair(name, *paths, width, height, *sums, subset, "isic2018")
+
+    with ThreadPoolExecutor(_cores()) as threads:
+        pairs = sorted(threads.map(place, plan.pairs), key=lambda pair: pair.id)
+    _write_notices(target, store, plan)
+    for source, members in plan.parts:
+        if isinstance(source.file, LocalFile):
+            for path in store.folder.glob(f"{source.archive.name}/whole.*.zip"):
+                path.unlink()
+                break
+            else:
+                for member in members:
+                    store.path(source.archive, member).unlink(missing_ok=True)
+    return pairs
+
+
+def _write_notices(target: Path, store: _Store, plan: _Wanted) -> None:
+    """Keep the attribution and licence texts: each once, under the names of its archives where there are several."""
+    for name in NOTICES:
+        texts: dict[bytes, list[str]] = {}
+        for source, members in plan.parts:
+            for member in members:
+                if PurePosixPath(member.name).name == name:
+                    texts.setdefault(store.path(source.archive, member).read_bytes(), []).append(source.archive.name)
+        if len(texts) == 1:
+            (target / name).write_bytes(next(iter(texts)))
+        elif texts:
+            parts = [f"{', '.join(names)}:\n\n".encode() + text.rstrip() + b"\n" for text, names in texts.items()]
+            (target / name).write_bytes(b"\n\n".join(parts))
+
+
+def _link(source: Path, target: Path) -> None:
+    """One file under two names where the file system can, else a copy."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _require_space(folder: Path, needed: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(f"{folder}: {needed:,} bytes are still to be fetched, but only {free:,} are free on its disk")
+
+
+def _advice(store: _Store, plan: _Wanted | None, needed: Sequence[OfficialSet]) -> list[str]:
+    """What is there, what is not, and how to go on."""
+    lines = []
+    for source, members in plan.parts if plan else ():
+        absent = [member.name for member in members if not store.path(source.archive, member).is_file()]
+        here = f"{source.archive.name}.zip: {len(members) - len(absent)} of {len(members)} files are fetched"
+        if absent:
+            names = [PurePosixPath(name).name for name in absent[:5]]
+            lines.append(f"{here}; {len(absent)} are not: {', '.join(names)}{', …' if len(absent) > 5 else ''}")
+        else:
+            lines.append(here)
+    archives = [archive for pair in needed for archive in (pair.images, pair.masks)]
+    files = ", ".join(f"{archive.name}.zip ({archive.size:,} bytes)" for archive in archives)
+    lines.append(f"to go on: run `dvc repro` again; what was fetched is kept in {store.folder} and not fetched again")
+    lines.append(f"by hand: put {files} into a folder and name it in download.archives (from {HOSTS[0]})")
+    return lines
+
+
+def _packed(parts: Iterable[tuple[_Source, Sequence[Member]]]) -> int:
+    return sum(member.packed for _, members in parts for member in members)
+
+
+def _title(file: RangeFile) -> str:
+    return file.url if isinstance(file, RemoteFile) else str(file)
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
