@@ -1,7 +1,8 @@
 """The networks, behind one interface.
 
-Each takes images (B, 3, H, W), float, RGB in [0, 1], H and W multiples of 16, and gives logits (B, 1, H, W):
-a pixel is lesion with probability sigmoid(logit).
+Each takes images (B, 3, H, W), float, RGB in [0, 1], H and W multiples of 16 from 32 up, and gives logits
+(B, 1, H, W): a pixel is lesion with probability sigmoid(logit). In training mode one with deep supervision
+gives a list of logits, at full resolution first; `losses.build` takes both.
 """
 
 from collections.abc import Callable
@@ -9,9 +10,15 @@ from collections.abc import Callable
 from torch import nn
 
 from lesionseg.errors import InputError
+from lesionseg.networks.deeplabv3 import DeepLabV3
+from lesionseg.networks.nnunet import ResidualEncoderUNet
 from lesionseg.networks.unet import UNet
 
-_NETWORKS: dict[str, Callable[[int], nn.Module]] = {"unet": UNet}
+_NETWORKS: dict[str, Callable[[int], nn.Module]] = {
+    "unet": UNet,
+    "deeplabv3": DeepLabV3,
+    "nnunet_resenc": ResidualEncoderUNet,
+}
 NAMES = tuple(_NETWORKS)
 
 
