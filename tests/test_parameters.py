@@ -80,7 +80,11 @@ def test_all_problems_come_at_once(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("other: 1\n", "'example' is missing"), ("example: 3\n", "'example' is missing"), ("a: [\n", "not valid YAML")],
+    [
+        ("other: 1\n", "'example' is missing"),
+        ("example: 3\n", "'example' is missing"),
+        ("a: [\n", "not valid YAML"),
+    ],
 )
 def test_an_unusable_file_is_named(tmp_path, text, expected):
     path = tmp_path / "params.yaml"

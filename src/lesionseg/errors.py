@@ -36,7 +36,10 @@ def run_stage(name: str, main: Callable[[], None]) -> NoReturn:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        print(f"{name}: error: no space left on the disk of {error.filename or 'the working directory'}; "
-              "free some and run `dvc repro` again", file=sys.stderr)
+        print(
+            f"{name}: error: no space left on the disk of {error.filename or 'the working directory'}; "
+            "free some and run `dvc repro` again",
+            file=sys.stderr,
+        )
         sys.exit(1)
     sys.exit(0)
