@@ -7,13 +7,21 @@ import torch
 from lesionseg.errors import InputError
 
 
-def choose(name: str) -> torch.device:
-    """Return the device for `auto` (the first CUDA GPU where there is one, else the CPU), `cpu`, `cuda` or `cuda:<index>`.
+def choose(name: str, local_rank: int | None = None) -> torch.device:
+    """Return the device for `auto` (CUDA where there is a GPU, else the CPU), `cpu`, `cuda` or `cuda:<index>`.
 
-    Raises InputError where a GPU is asked for that torch does not see.
+    Of several processes on one machine, each names its `local_rank` and gets the GPU of that number. Raises
+    InputError where a GPU is asked for that torch does not see.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and local_rank is not None and torch.cuda.is_available():
+        if local_rank >= torch.cuda.device_count():
+            raise InputError(
+                f"params.yaml: train.processes: each process on a machine needs a GPU of its own, and there are "
+                f"{torch.cuda.device_count()}; lower it, or set runtime.device=cpu"
+            )
+        name = f"cuda:{local_rank}"
     device = torch.device(name)
     if device.type == "cuda":
         if not torch.cuda.is_available():

@@ -32,8 +32,7 @@ def choose(name: Precision, device: torch.device) -> torch.dtype:
         name = _fastest(device)
     if name == "tf32" and not (device.type == "cuda" and torch.cuda.get_device_capability(device) >= AMPERE):
         raise InputError(
-            f"params.yaml: train.precision: found 'tf32', which {device.type} here does not have; expected auto, bf16, "
-            "fp16 or fp32"
+            f"precision: found 'tf32', which {device.type} here does not have; expected auto, bf16, fp16 or fp32"
         )
     torch.backends.fp32_precision = "tf32" if name == "tf32" else "ieee"
     return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(name, torch.float32)
