@@ -3,38 +3,59 @@
 import os
 from pathlib import Path
 
-from lesionseg.errors import run_stage
+from lesionseg.errors import InputError, run_stage
 from lesionseg.parameters import Field, Group, Literal, Runtime, load
-from lesionseg.sources import folder, manifest, synthetic
+from lesionseg.sources import folder, isic2018, manifest, synthetic
 from lesionseg.sources.directory import replaced
 
 RAW = Path("data/raw")
+WORK = Path(".cache/download")  # no output of DVC's: what was fetched outlives an interrupted run
 
 
 class Parameters(Group):
-    source: Literal["synthetic", "folder"]
-    folder: str = Field(min_length=1)
+    source: Literal["synthetic", "isic2018", "folder"]
     limit: int | None = Field(ge=1)
     seed: int = Field(ge=0)
     synthetic_images: int = Field(ge=1, le=1_000_000)
+    folder: str = Field(min_length=1)
+    test_set: Literal["none", "validation", "test"]
+    base_url: str | None = Field(pattern="^https?://.+")
+    archives: str | None = Field(min_length=1)
 
 
 def main() -> None:
     parameters = load("download", Parameters)
     runtime = load("runtime", Runtime)
-    workers = os.cpu_count() or 1 if runtime.workers is None else max(1, runtime.workers)
+    if parameters.test_set != "none" and parameters.source != "isic2018":
+        raise InputError(
+            f"params.yaml: download.test_set: found {parameters.test_set}, but the source {parameters.source} has no "
+            "official test set; set none, or download.source to isic2018"
+        )
     with replaced(RAW) as raw:
-        pairs = fetch(raw, parameters, workers)
+        pairs = fetch(raw, parameters, runtime.workers)
         manifest.write(raw, pairs)
     print(f"{len(pairs)} pairs from the source {parameters.source} in {RAW}")
 
 
-def fetch(raw: Path, parameters: Parameters, workers: int) -> list[manifest.Pair]:
-    """Call the chosen source."""
+def fetch(raw: Path, parameters: Parameters, workers: int | None) -> list[manifest.Pair]:
+    """Fill `raw` from the chosen source."""
     subset = {"limit": parameters.limit, "seed": parameters.seed}
-    if parameters.source == "folder":
-        return folder.fetch(raw, folder=Path(parameters.folder), workers=workers, **subset)
-    return synthetic.fetch(raw, count=parameters.synthetic_images, workers=workers, **subset)
+    cores = max(1, workers) if workers is not None else os.cpu_count() or 1
+    match parameters.source:
+        case "synthetic":
+            return synthetic.fetch(raw, count=parameters.synthetic_images, workers=cores, **subset)
+        case "folder":
+            return folder.fetch(raw, folder=Path(parameters.folder), workers=cores, **subset)
+        case "isic2018":
+            return isic2018.fetch(
+                raw,
+                test_set=parameters.test_set,
+                base_url=parameters.base_url,
+                archives=Path(parameters.archives) if parameters.archives else None,
+                work=WORK,
+                workers=workers,
+                **subset,
+            )
 
 
 if __name__ == "__main__":

@@ -34,12 +34,12 @@ class Look:
 
 
 LOOKS = (
-    Look(0.36, (0.8, 1.8), (0.0, 0.3), (0.04, 0.18), (0.03, 0.12), (0.1, 0.35), 0.1, 0.05),  # common naevus
-    Look(0.22, (1.2, 2.8), (0.0, 0.6), (0.03, 0.15), (0.1, 0.3), (0.3, 0.7), 0.5, 0.5),  # melanoma-like
-    Look(0.13, (0.1, 0.4), (0.5, 1.3), (0.05, 0.25), (0.05, 0.2), (0.2, 0.5), 0.3, 0.1),  # pink, little pigment
-    Look(0.11, (0.6, 1.3), (0.0, 0.2), (0.01, 0.04), (0.03, 0.15), (0.2, 0.5), 0.2, 0.1),  # keratosis: sharp border
-    Look(0.13, (0.25, 0.55), (0.0, 0.25), (0.15, 0.4), (0.05, 0.2), (0.2, 0.5), 0.2, 0.0),  # barely visible
-    Look(0.05, (2.6, 4.0), (0.0, 0.5), (0.03, 0.08), (0.02, 0.1), (0.1, 0.3), 0.0, 0.6),  # blue-black
+    Look(0.34, (0.4, 1.3), (0.0, 0.3), (0.08, 0.35), (0.02, 0.08), (0.1, 0.3), 0.1, 0.05),  # common naevus
+    Look(0.20, (0.7, 2.2), (0.0, 0.6), (0.06, 0.3), (0.07, 0.17), (0.25, 0.6), 0.5, 0.4),  # melanoma-like
+    Look(0.13, (0.0, 0.3), (0.25, 0.9), (0.1, 0.4), (0.04, 0.14), (0.2, 0.5), 0.3, 0.1),  # pink, little pigment
+    Look(0.12, (0.3, 1.0), (0.0, 0.2), (0.03, 0.1), (0.03, 0.1), (0.15, 0.4), 0.2, 0.1),  # keratosis: sharp border
+    Look(0.17, (0.15, 0.4), (0.0, 0.25), (0.2, 0.5), (0.03, 0.14), (0.2, 0.4), 0.2, 0.0),  # barely visible
+    Look(0.04, (2.4, 3.8), (0.0, 0.5), (0.06, 0.15), (0.01, 0.08), (0.1, 0.3), 0.0, 0.5),  # blue-black
 )
 
 SKINS = np.array(  # diffuse reflectance, sRGB
@@ -47,7 +47,7 @@ SKINS = np.array(  # diffuse reflectance, sRGB
         (238, 228, 220),
         (228, 192, 178),
         (236, 160, 148),
-        (250, 138, 124),
+        (240, 138, 122),
         (214, 168, 134),
         (226, 172, 130),
         (176, 152, 150),
@@ -94,7 +94,7 @@ def _lesion(rng: Generator, height: int, width: int, look: Look) -> tuple[np.nda
     """
     short = min(height, width)
     rows, columns = round(128 * height / short), round(128 * width / short)  # the shape is smooth: draw it small
-    area = float(np.clip(0.17 * np.exp(1.0 * rng.standard_normal()), 0.008, 0.82))
+    area = float(np.clip(0.18 * np.exp(rng.standard_normal()), 0.01, rng.uniform(0.55, 0.82)))
     y, x = np.mgrid[0:rows, 0:columns].astype(np.float32) / 128
     spread = 0.16 * (1 - area)  # a large lesion fills the picture, a small one may lie anywhere
     offset = spread * rng.standard_normal(2).clip(-1.8, 1.8)
@@ -107,10 +107,10 @@ def _lesion(rng: Generator, height: int, width: int, look: Look) -> tuple[np.nda
         other = _lobe(rng, x - distance * np.cos(angle), y - distance * np.sin(angle), rough)
         shape = np.minimum(shape, other * rng.uniform(1.0, 1.6))
     radius = np.sqrt(area / np.pi)
-    shape = shape * np.exp(rough * _noise(rng, rows, columns, 128 * max(radius, 0.06) * 0.5, 3))
+    shape = shape * np.exp(rough * _noise(rng, rows, columns, 128 * max(radius, 0.06) * 0.7, 2))
     shape = cv2.resize(shape / np.quantile(shape, area), (width, height), interpolation=cv2.INTER_CUBIC)
     cell = max(3.0, 0.12 * radius * short)
-    field = shape + 0.5 * rough * _noise(rng, height, width, cell, 2)
+    field = shape + 0.3 * rough * _noise(rng, height, width, cell, 2)
     mask, field = _one_piece(field)
     border = rng.uniform(*look.border)
     opacity = 1 / (1 + np.exp(((field - 1) * (4 / border)).clip(-30, 30)))
@@ -145,16 +145,17 @@ def _one_piece(field: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _skin_pigments(rng: Generator, height: int, width: int, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(melanin, blood) of the skin around the lesion, freckles and small moles among it; each (H, W)."""
     short = min(height, width)
-    uneven = rng.uniform(0.01, 0.07)
-    melanin = 0.12 + uneven * _noise(rng, height, width, short / 4, 4)
-    blood = 0.1 + rng.uniform(0.02, 0.09) * _noise(rng, height, width, short / 6, 4)
+    uneven = rng.choice([rng.uniform(0.01, 0.06), rng.uniform(0.06, 0.14)], p=[0.75, 0.25])
+    grain = _noise(rng, height, width, short * rng.uniform(0.008, 0.02), 2)  # pores and scales
+    melanin = 0.12 + rng.uniform(0.005, 0.028) * grain + uneven * _noise(rng, height, width, short / 4, 4)
+    blood = 0.1 + rng.uniform(0, 0.03) * grain + rng.uniform(0.02, 0.09) * _noise(rng, height, width, short / 6, 4)
     if rng.random() < 0.5:  # skin lines
         cell = short * rng.uniform(0.012, 0.03)
         melanin += rng.uniform(0.02, 0.06) * _network(rng, height, width, cell)
-    if rng.random() < 0.3:  # a red patch
-        blood += rng.uniform(0.1, 0.4) * _areas(rng, height, width, short / 3, 0.8)
-    if rng.random() < 0.3:
-        blood += rng.uniform(0.1, 0.4) * _vessels(rng, height, width)
+    if rng.random() < 0.3:  # red patches
+        blood += rng.uniform(0.05, 0.25) * _noise(rng, height, width, short / 2.5, 3).clip(0)
+    if rng.random() < 0.25:
+        blood += rng.uniform(0.08, 0.3) * _vessels(rng, height, width)
     if rng.random() < 0.45:
         melanin += _freckles(rng, height, width, int(rng.integers(4, 40)), (0.004, 0.018), (0.1, 0.5))
     if rng.random() < 0.2:  # moles beside the lesion, much smaller than it
@@ -194,7 +195,7 @@ def _add_lesion_pigments(
 def _reflectance(rng: Generator, melanin: np.ndarray, blood: np.ndarray) -> np.ndarray:
     """The colour of skin below these pigments: (H, W, 3) float32 in 0..255."""
     first, second = SKINS[rng.choice(len(SKINS), 2, p=SKIN_SHARES)]
-    blend = rng.uniform(0, 0.5)
+    blend = rng.uniform(0, 0.35)
     skin = (first * (1 - blend) + second * blend) * np.exp(0.03 * rng.standard_normal(3)).astype(np.float32)
     image = np.empty((*melanin.shape, 3), np.float32)
     for channel in range(3):
@@ -208,7 +209,11 @@ def _veil(rng: Generator, image: np.ndarray, opacity: np.ndarray, look: Look) ->
     if rng.random() >= look.veil:
         return
     height, width = opacity.shape
-    cover = _areas(rng, height, width, min(height, width) / 5, 0.3) * opacity * rng.uniform(0.3, 0.65)
+    cover = (
+        (0.3 + 0.4 * _noise(rng, height, width, min(height, width) / 5, 4)).clip(0, 1)
+        * opacity
+        * rng.uniform(0.3, 0.65)
+    )
     _paint(image, cover, rng.uniform((70, 80, 110), (130, 140, 170)))
 
 
@@ -235,12 +240,12 @@ def _hair(rng: Generator, image: np.ndarray) -> None:
     height, width = image.shape[:2]
     short = min(height, width)
     cover = np.zeros((height, width), np.uint8)
-    flow, disorder = rng.uniform(0, 2 * np.pi), rng.choice([0.25, 0.6, 1.5])
-    thickness = max(1, round(short * rng.uniform(0.002, 0.007)))
+    flow, disorder, curl = rng.uniform(0, 2 * np.pi), rng.choice([0.2, 0.5, 1.2]), rng.choice([0.4, 0.8, 2.0])
+    thickness = max(1, round(short * rng.uniform(0.001, 0.0055)))
     for _ in range(int(rng.choice([rng.integers(2, 12), rng.integers(10, 45)]))):
         angle = flow + disorder * rng.standard_normal()
         length = short * rng.uniform(0.2, 1.1)
-        bend = rng.normal(0, 1.2) / 12 + np.cumsum(rng.normal(0, 0.05, 12))
+        bend = rng.normal(0, curl) / 12 + np.cumsum(rng.normal(0, 0.02 * curl, 12))
         angles = angle + np.cumsum(bend)
         steps = length / 12 * np.stack([np.cos(angles), np.sin(angles)], 1)
         strand = rng.uniform((0, 0), (width, height)) + np.cumsum(steps, 0) - steps.sum(0) / 2
@@ -370,8 +375,8 @@ def _light(rng: Generator, image: np.ndarray) -> None:
     height, width = image.shape[:2]
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     x = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
-    slant = rng.normal(0, 0.05, 2)
-    fall = rng.choice([0.0, rng.uniform(0.05, 0.2), rng.uniform(0.2, 0.4)], p=[0.25, 0.5, 0.25])
+    slant = rng.normal(0, 0.08, 2)
+    fall = rng.choice([0.0, rng.uniform(0.05, 0.25), rng.uniform(0.25, 0.5)], p=[0.2, 0.45, 0.35])
     off = rng.normal(0, 0.15, 2)
     distance = (x - off[0]) ** 2 + (y - off[1]) ** 2
     light = 1 + slant[0] * x + slant[1] * y - fall / 2 * distance * (0.5 + 0.25 * distance)
@@ -386,10 +391,10 @@ def _frame(rng: Generator, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     height, width = image.shape[:2]
     kind, tightness = rng.random(), rng.uniform(0.0, 1.0)
     y, x = np.ogrid[0:height, 0:width]
-    if kind < 0.12:  # the round field of view
+    if kind < 0.16:  # the round field of view
         radius = (0.5 + 0.12 * tightness) * np.hypot(height, width) * 0.82
         edge = radius - np.hypot(y - height / 2, x - width / 2)
-    elif kind < 0.17:  # bars above and below
+    elif kind < 0.2:  # bars above and below
         edge = np.minimum(y, height - 1 - y) - height * (0.02 + 0.06 * tightness) + 0 * x
     else:
         return np.ones((height, width), bool)
@@ -445,11 +450,11 @@ def _vessels(rng: Generator, height: int, width: int) -> np.ndarray:
     cover = np.zeros((height, width), np.uint8)
     short = min(height, width)
     for _ in range(int(rng.integers(4, 20))):
-        angles = rng.uniform(0, 2 * np.pi) + np.cumsum(rng.normal(0, 0.5, 16))
+        angles = rng.uniform(0, 2 * np.pi) + np.cumsum(rng.normal(0, 0.3, 16))
         path = rng.uniform((0, 0), (width, height)) + np.cumsum(
             short * 0.02 * np.stack([np.cos(angles), np.sin(angles)], 1), 0
         )
-        _line(cover, path, int(rng.integers(80, 256)), max(1, round(short * 0.004)))
+        _line(cover, path, int(rng.integers(80, 256)), max(1, round(short * 0.003)))
     return cv2.GaussianBlur(cover, (0, 0), short * 0.003).astype(np.float32) / 255
 
 
