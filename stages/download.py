@@ -2,9 +2,10 @@
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from lesionseg.errors import InputError, run_stage
-from lesionseg.parameters import Field, Group, Literal, Runtime, load
+from lesionseg.parameters import Field, Group, Runtime, load
 from lesionseg.sources import folder, isic2018, manifest, synthetic
 from lesionseg.sources.directory import replaced
 

@@ -56,9 +56,7 @@ def read(raw: Path) -> list[Pair]:
         raise InputError(f"{path}: lists no pair; {cure}")
     header = [name for name in rows[0] if name is not None]  # None: fields beyond the header, reported below
     if header != COLUMNS:
-        raise InputError(
-            f"{path}: found the columns {','.join(header)}, expected {','.join(COLUMNS)}; {cure}"
-        )
+        raise InputError(f"{path}: found the columns {','.join(header)}, expected {','.join(COLUMNS)}; {cure}")
     pairs, problems, seen = [], [], set()
     for line, row in enumerate(rows, start=2):
         try:
@@ -78,9 +76,7 @@ def read(raw: Path) -> list[Pair]:
 def _pair(row: dict) -> Pair:
     """The typed row. Raises ValueError with what is wrong in it."""
     if None in row or None in row.values():
-        raise ValueError(
-            f"found {sum(value is not None for value in row.values())} fields, expected {len(COLUMNS)}"
-        )
+        raise ValueError(f"found {sum(value is not None for value in row.values())} fields, expected {len(COLUMNS)}")
     for name in ("id", "image", "mask"):
         if not row[name]:
             raise ValueError(f"{name} is empty")

@@ -17,8 +17,7 @@ def choose(ids: Collection[str], limit: int | None, seed: int) -> list[str]:
         return sorted(ids)
     if limit > len(ids):
         raise InputError(
-            f"download.limit: found {limit}, but the source has {len(ids)} pairs; "
-            "lower it, or set null for all of them"
+            f"download.limit: found {limit}, but the source has {len(ids)} pairs; lower it, or set null for all of them"
         )
     return sorted(sorted(ids, key=lambda name: _rank(name, seed))[:limit])
 
