@@ -1,0 +1,76 @@
+"""Lesion masks: what counts as binary, and how a mask shrinks.
+
+A mask file is grey or in colours that are grey (alpha on black). It is taken for binary when, in this order,
+
+1. it holds no value but 0 and 255, or, in 16 bits, 0 and one of 65535, 255 and 1;
+2. it holds no value but 0 and 1, and its format is lossless (in a JPEG, 0 and 1 are two shades of black);
+3. it is a palette image that uses no index but 0 and 1 (whatever their colours);
+4. it is nearly so, as JPEG or a smoothing resize leaves it: at least 95 % of the pixels within 32 of 0 or 255;
+   then lesion is 128 and above.
+
+Anything else is refused, since a photograph, a probability map or a label map is not a mask.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lesionseg.imaging import LOSSY_FORMATS, Decoded, ImageError, decode, to_rgb
+
+NOISE = 32  # grey levels from 0 or 255 that still count as black or white
+NEARLY = 0.95  # share of the pixels that must be that close
+
+
+def read_mask(path: str | Path) -> np.ndarray:
+    """Decode a mask at its native size, upright: uint8 (height, width) of 0 and 1. Raises ImageError."""
+    return np.asarray(binary(decode(path))) // np.uint8(255)
+
+
+def binary(decoded: Decoded) -> Image.Image:
+    """Turn a decoded mask into an upright grey image of 0 and 255 by the rule above. Raises ImageError."""
+    image = decoded.image
+    if image.mode == "1":
+        return decoded.upright(image.convert("L"))
+    if image.mode.startswith("I"):
+        return decoded.upright(_from_integers(np.asarray(image)))
+    lossless = image.format not in LOSSY_FORMATS
+    grey = image if image.mode == "L" and "transparency" not in image.info else to_rgb(image).convert("L")
+    counts = np.array(grey.histogram())
+    used = np.flatnonzero(counts)
+    if np.isin(used, (0, 255)).all():
+        pass
+    elif lossless and used[-1] == 1:
+        grey = grey.point([0] + [255] * 255)
+    elif lossless and image.mode == "P" and image.getextrema()[1] <= 1:
+        grey = Image.fromarray(np.asarray(image) * np.uint8(255))
+    elif counts[: NOISE + 1].sum() + counts[255 - NOISE :].sum() >= NEARLY * counts.sum():
+        grey = grey.point([0] * 128 + [255] * 128)
+    else:
+        raise ImageError(_refusal(used))
+    return decoded.upright(grey)
+
+
+def shrink(mask: Image.Image, size: int) -> np.ndarray:
+    """Resize a 0/255 mask to a square of `size` pixels: uint8 (size, size) of 0 and 1.
+
+    A pixel is lesion where at least half of the area it covers is (area average in 8 bits, 128 and above); where
+    the mask is smaller than `size`, that is nearest-neighbour.
+    """
+    area = mask.resize((size, size), Image.Resampling.BOX, reducing_gap=2.0)
+    return (np.asarray(area) >= 128).astype(np.uint8)
+
+
+def _from_integers(values: np.ndarray) -> Image.Image:
+    """A 16- or 32-bit grey mask: 0 and one of 1, 255, 65535."""
+    top = int(values.max())
+    used = np.unique(values)
+    if top not in (0, 1, 255, 65535) or not np.isin(used, (0, top)).all():
+        raise ImageError(_refusal(used))
+    lesion = values > 0
+    return Image.fromarray(lesion.astype(np.uint8) * np.uint8(255))
+
+
+def _refusal(used: np.ndarray) -> str:
+    shown = ", ".join(str(value) for value in used[:4]) + (", …" if len(used) > 4 else "")
+    return f"has {len(used)} grey values ({shown}), expected a binary mask: 0 and 255, or 0 and 1"

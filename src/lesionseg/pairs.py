@@ -1,0 +1,78 @@
+"""One image-mask pair: decoded once, checked in full, shrunk to the network's size."""
+
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lesionseg.duplicates import thumbnail
+from lesionseg.imaging import ImageError, decode, read_rgb
+from lesionseg.masks import binary, shrink
+from lesionseg.parallel import ordered_map
+
+
+@dataclass(frozen=True)
+class ReadPair:
+    """A pair that passed every check."""
+
+    image: np.ndarray  # uint8 (size, size, 3) RGB
+    mask: np.ndarray  # uint8 (size, size) of 0 and 1
+    thumbnail: np.ndarray  # see duplicates.thumbnail
+    width: int  # native size, upright
+    height: int
+    lesion_fraction: float  # of the native mask
+
+
+@dataclass(frozen=True)
+class BadPair:
+    """A pair that cannot be used, with everything that is wrong with it."""
+
+    problems: tuple[str, ...]  # "<relative path>: <what was found>"
+
+
+def read_pairs(
+    raw: Path, files: Sequence[tuple[str, str]], size: int, workers: int | None = None
+) -> Iterator[ReadPair | BadPair]:
+    """Read and check pairs in parallel, in the given order, each file decoded exactly once.
+
+    `files` are (image, mask) paths relative to `raw`; `workers` threads (None: one a core). Memory is bounded by
+    the workers, not by the number of pairs.
+    """
+    with warnings.catch_warnings():
+        # Set here and not in the threads: the filters are global to the process.
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield from ordered_map(lambda pair: read_pair(raw, *pair, size), files, workers or len(os.sched_getaffinity(0)))
+
+
+def read_pair(raw: Path, image: str, mask: str, size: int) -> ReadPair | BadPair:
+    """Read and check one pair: both files whole and readable, the same size, the mask binary (see masks)."""
+    problems: list[str] = []
+
+    def attempt(name: str, read: Callable):
+        try:
+            return read(raw / name)
+        except ImageError as error:
+            problems.append(f"{name}: {error}")
+            return None
+
+    rgb = attempt(image, lambda path: read_rgb(path, size))
+    lesion = attempt(mask, lambda path: binary(decode(path)))
+    if rgb and lesion and rgb[1] != lesion.size:
+        problems.append(
+            f"{mask}: is {lesion.size[0]}×{lesion.size[1]} pixels, expected {rgb[1][0]}×{rgb[1][1]} as {image}"
+        )
+    if problems:
+        return BadPair(tuple(problems))
+    pixels, (width, height) = rgb
+    return ReadPair(
+        image=pixels,
+        mask=shrink(lesion, size),
+        thumbnail=thumbnail(pixels),
+        width=width,
+        height=height,
+        lesion_fraction=lesion.histogram()[255] / (width * height),
+    )
