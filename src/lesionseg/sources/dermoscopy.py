@@ -8,6 +8,7 @@ ISIC 2018: lesion areas from 1 % to 80 % with a median near 17 %, borders from s
 barely visible.
 """
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -97,16 +98,16 @@ def _lesion(rng: Generator, height: int, width: int, look: Look) -> tuple[np.nda
     area = float(np.clip(0.18 * np.exp(rng.standard_normal()), 0.01, rng.uniform(0.55, 0.82)))
     y, x = np.mgrid[0:rows, 0:columns].astype(np.float32) / 128
     spread = 0.16 * (1 - area)  # a large lesion fills the picture, a small one may lie anywhere
-    offset = spread * rng.standard_normal(2).clip(-1.8, 1.8)
+    offset = (spread * rng.standard_normal(2).clip(-1.8, 1.8)).tolist()
     y -= height / short / 2 + offset[0]
     x -= width / short / 2 + offset[1]
     rough = rng.uniform(*look.rough)
     shape = _lobe(rng, x, y, rough)
     if rng.random() < 0.25:  # a second lobe
-        angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 1.1) * np.sqrt(area / np.pi)
-        other = _lobe(rng, x - distance * np.cos(angle), y - distance * np.sin(angle), rough)
+        angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 1.1) * math.sqrt(area / math.pi)
+        other = _lobe(rng, x - distance * math.cos(angle), y - distance * math.sin(angle), rough)
         shape = np.minimum(shape, other * rng.uniform(1.0, 1.6))
-    radius = np.sqrt(area / np.pi)
+    radius = math.sqrt(area / math.pi)
     shape = shape * np.exp(rough * _noise(rng, rows, columns, 128 * max(radius, 0.06) * 0.7, 2))
     shape = cv2.resize(shape / np.quantile(shape, area), (width, height), interpolation=cv2.INTER_CUBIC)
     cell = max(3.0, 0.12 * radius * short)
@@ -119,9 +120,9 @@ def _lesion(rng: Generator, height: int, width: int, look: Look) -> tuple[np.nda
 
 def _lobe(rng: Generator, x: np.ndarray, y: np.ndarray, rough: float) -> np.ndarray:
     """Distance from the origin relative to an irregular ellipse of random orientation."""
-    turn, squeeze = rng.uniform(0, np.pi), np.sqrt(rng.uniform(0.55, 1.0))
-    u = (x * np.cos(turn) + y * np.sin(turn)) * squeeze
-    v = (y * np.cos(turn) - x * np.sin(turn)) / squeeze
+    turn, squeeze = rng.uniform(0, np.pi), rng.uniform(0.55, 1.0) ** 0.5
+    cos, sin = math.cos(turn), math.sin(turn)
+    u, v = (x * cos + y * sin) * squeeze, (y * cos - x * sin) / squeeze
     angle = np.arctan2(v, u)
     outline = np.ones_like(u)
     for wave in range(2, 8):
@@ -145,7 +146,7 @@ def _one_piece(field: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _skin_pigments(rng: Generator, height: int, width: int, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(melanin, blood) of the skin around the lesion, freckles and small moles among it; each (H, W)."""
     short = min(height, width)
-    uneven = rng.choice([rng.uniform(0.01, 0.06), rng.uniform(0.06, 0.14)], p=[0.75, 0.25])
+    uneven = rng.uniform(0.01, 0.06) if rng.random() < 0.75 else rng.uniform(0.06, 0.14)
     grain = _noise(rng, height, width, short * rng.uniform(0.008, 0.02), 2)  # pores and scales
     melanin = 0.12 + rng.uniform(0.005, 0.028) * grain + uneven * _noise(rng, height, width, short / 4, 4)
     blood = 0.1 + rng.uniform(0, 0.03) * grain + rng.uniform(0.02, 0.09) * _noise(rng, height, width, short / 6, 4)
@@ -159,7 +160,7 @@ def _skin_pigments(rng: Generator, height: int, width: int, mask: np.ndarray) ->
     if rng.random() < 0.45:
         melanin += _freckles(rng, height, width, int(rng.integers(4, 40)), (0.004, 0.018), (0.1, 0.5))
     if rng.random() < 0.2:  # moles beside the lesion, much smaller than it
-        largest = 0.35 * np.sqrt(mask.sum() / np.pi) / short
+        largest = 0.35 * math.sqrt(mask.sum() / math.pi) / short
         if largest > 0.015:
             size = (0.012, min(largest, 0.045))
             melanin += _freckles(rng, height, width, int(rng.integers(1, 4)), size, (0.6, 1.5))
@@ -171,7 +172,7 @@ def _add_lesion_pigments(
 ) -> None:
     """Add the lesion to the pigments: its profile, its mottling and the structures dermatologists name."""
     height, width = field.shape
-    radius = max(12.0, np.sqrt((field < 1).sum() / np.pi))
+    radius = max(12.0, math.sqrt((field < 1).sum() / math.pi))
     centre = rng.uniform(-0.5, 0.5)  # darker in the middle, or at the rim
     density = 1 + centre * (0.5 - field.clip(0, 1.5))
     density *= np.exp(rng.uniform(*look.mottle) * _noise(rng, height, width, radius * rng.uniform(0.2, 0.6), 3))
@@ -250,8 +251,9 @@ def _hair(rng: Generator, image: np.ndarray) -> None:
         steps = length / 12 * np.stack([np.cos(angles), np.sin(angles)], 1)
         strand = rng.uniform((0, 0), (width, height)) + np.cumsum(steps, 0) - steps.sum(0) / 2
         _line(cover, strand, int(rng.integers(110, 256)), thickness)
-    fair = rng.random() < 0.2
-    colour = rng.uniform((150, 125, 95), (205, 180, 150)) if fair else rng.uniform((15, 10, 8), (75, 50, 40))
+    darkest, lightest = ((150, 120, 92), (205, 178, 150)) if rng.random() < 0.2 else ((14, 10, 9), (82, 54, 40))
+    tone = rng.random()
+    colour = [dark + tone * (light - dark) for dark, light in zip(darkest, lightest, strict=True)]
     _paint(image, cover.astype(np.float32) / 255, colour)
 
 
@@ -375,9 +377,9 @@ def _light(rng: Generator, image: np.ndarray) -> None:
     height, width = image.shape[:2]
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     x = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
-    slant = rng.normal(0, 0.08, 2)
-    fall = rng.choice([0.0, rng.uniform(0.05, 0.25), rng.uniform(0.25, 0.5)], p=[0.2, 0.45, 0.35])
-    off = rng.normal(0, 0.15, 2)
+    slant = rng.normal(0, 0.08, 2).tolist()
+    fall = float(rng.choice([0.0, rng.uniform(0.05, 0.25), rng.uniform(0.25, 0.5)], p=[0.2, 0.45, 0.35]))
+    off = rng.normal(0, 0.15, 2).tolist()
     distance = (x - off[0]) ** 2 + (y - off[1]) ** 2
     light = 1 + slant[0] * x + slant[1] * y - fall / 2 * distance * (0.5 + 0.25 * distance)
     image *= (light.clip(0.15, 1.3) * rng.uniform(0.8, 1.05))[..., None]
@@ -425,7 +427,7 @@ def _noise(rng: Generator, height: int, width: int, cell: float, octaves: int) -
         rows, columns = int(np.ceil(height / size)) + 1, int(np.ceil(width / size)) + 1
         grid = rng.standard_normal((rows, columns), dtype=np.float32) * 0.6**octave
         total = grid if total is None else grid + cv2.resize(total, (columns, rows), interpolation=cv2.INTER_CUBIC)
-    total *= 1.35 / np.sqrt(sum(0.36**octave for octave in range(octaves)))  # interpolation takes the rest away
+    total *= 1.35 / math.sqrt(sum(0.36**octave for octave in range(octaves)))  # interpolation takes the rest away
     return cv2.resize(total, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
@@ -490,7 +492,9 @@ def _line(cover: np.ndarray, points: np.ndarray, value: int, thickness: int) -> 
     cv2.polylines(cover, [np.round(points * 16).astype(np.int32)], False, value, thickness, cv2.LINE_AA, 4)
 
 
-def _paint(image: np.ndarray, cover: np.ndarray, colour: np.ndarray) -> None:
-    """Blend a colour, (3,) or (H, W, 3), into the image where `cover` is above 0."""
-    cover = cover[..., None]
-    image += cover * (np.asarray(colour, np.float32) - image)
+def _paint(image: np.ndarray, cover: np.ndarray, colour: np.typing.ArrayLike) -> None:
+    """Blend a colour, (3,) or (H, W, 3), into the image where `cover`, (H, W) in [0, 1], is above 0."""
+    colour = np.asarray(colour, np.float32)
+    place = cover > 0
+    below = image[place]
+    image[place] = below + cover[place, None] * ((colour if colour.ndim == 1 else colour[place]) - below)
