@@ -47,9 +47,7 @@ def count_batch(predicted: Tensor, truth: Tensor) -> Tensor:
     the result is exact, whatever the batch size.
     """
     if predicted.shape != truth.shape:
-        raise ValueError(
-            f"predicted masks {tuple(predicted.shape)} and true masks {tuple(truth.shape)} differ"
-        )
+        raise ValueError(f"predicted masks {tuple(predicted.shape)} and true masks {tuple(truth.shape)} differ")
     predicted, truth = predicted.flatten(1), truth.flatten(1)
     both = (predicted & truth).sum(1)
     counts = _counts(both, predicted.sum(1), truth.sum(1), truth.shape[1])

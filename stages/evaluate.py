@@ -1,0 +1,77 @@
+"""Score the network on the images it was not trained on, at its own resolution and at the original's."""
+
+import checkout  # noqa: F401  isort: skip
+
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from lesionseg import device, submission, weights
+from lesionseg.arrays import SPLITS, open_arrays, read_samples
+from lesionseg.errors import run_stage
+from lesionseg.evaluation import Case, Predictor, cases, cores, evaluate, thresholds
+from lesionseg.files import write_csv, write_json
+from lesionseg.parameters import Field, Group, Runtime, load
+from lesionseg.postprocess import Cleaning
+from lesionseg.sources import manifest
+from lesionseg.splitreport import SplitReport
+from lesionseg.tables import write_tables
+
+RAW, PROCESSED, WEIGHTS = Path("data/raw"), Path("data/processed"), Path("models/unet/weights.safetensors")
+PREDICTIONS, SUBMISSION = Path("data/predictions"), Path("data/submission")
+METRICS, PLOTS = Path("metrics"), Path("plots")
+
+
+class Parameters(Group):
+    threshold: float = Field(gt=0, lt=1)
+    threshold_from: Literal["fixed", "train", "val"]
+    opening: int = Field(ge=0, le=64)
+    keep_largest: bool
+    fill_holes: bool
+    refinement: Literal["none", "guided_filter"]
+    test_time_augmentation: Literal["none", "flips", "flips_rotations"]
+    submission: bool
+    bootstrap_samples: int = Field(ge=100, le=100_000)
+    seed: int = Field(ge=0)
+
+
+def main() -> None:
+    parameters, runtime = load("evaluate", Parameters), load("runtime", Runtime)
+    samples = read_samples(PROCESSED)
+    images, masks = open_arrays(PROCESSED)
+    held_out = cases(samples, {pair.id: RAW / pair.mask for pair in manifest.read(RAW)})
+    model, _ = weights.load(WEIGHTS)
+    workers = cores() if runtime.workers is None else max(1, runtime.workers)
+    predictor = Predictor(
+        model, device.choose(runtime.device), parameters.test_time_augmentation, parameters.refinement, workers
+    )
+    rows = {split: [row for row, sample in enumerate(samples) if sample.split == split] for split in SPLITS}
+    cut = thresholds(
+        parameters.threshold_from,
+        parameters.threshold,
+        held_out,
+        lambda split: predictor.sweep(images, masks, rows[split]),
+    )
+    cleaning = Cleaning(parameters.opening, parameters.keep_largest, parameters.fill_holes)
+    submission.start(SUBMISSION)
+    keep = partial(submission.write_mask, SUBMISSION) if parameters.submission else None
+    with predictor.saved(images, [case.row for case in held_out], PREDICTIONS / "probabilities.npy") as maps:
+        reports = evaluate(held_out, *maps, masks, cut, cleaning, PREDICTIONS / "predicted.npy", keep, workers)
+    write(held_out, reports, parameters)
+
+
+def write(held_out: list[Case], reports: dict[str, SplitReport], parameters: Parameters) -> None:
+    """Write the metrics, the tables, and which image each prediction belongs to."""
+    bootstrap = (parameters.bootstrap_samples, parameters.seed)
+    write_csv(
+        PREDICTIONS / "samples.csv",
+        ("id", "split", "index"),
+        ({"id": case.id, "split": case.split, "index": case.row} for case in held_out),
+    )
+    write_tables(PLOTS, reports)
+    write_json(METRICS / "evaluation_detail.json", {split: one.detail(*bootstrap) for split, one in reports.items()})
+    write_json(METRICS / "evaluation.json", {split: one.headline(*bootstrap) for split, one in reports.items()})
+
+
+if __name__ == "__main__":
+    run_stage("evaluate", main)
