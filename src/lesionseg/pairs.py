@@ -1,6 +1,5 @@
 """One image-mask pair: decoded once, checked in full, shrunk to the network's size."""
 
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from PIL import Image
 from lesionseg.duplicates import thumbnail
 from lesionseg.imaging import ImageError, decode, read_rgb
 from lesionseg.masks import binary, shrink
-from lesionseg.parallel import ordered_map
+from lesionseg.parallel import cores, ordered_map
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,8 @@ def read_pairs(
     with warnings.catch_warnings():
         # Set here and not in the threads: the filters are global to the process.
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        yield from ordered_map(lambda pair: read_pair(raw, *pair, size), files, workers or len(os.sched_getaffinity(0)))
+        threads = cores() if workers is None else max(1, workers)
+        yield from ordered_map(lambda pair: read_pair(raw, *pair, size), files, threads)
 
 
 def read_pair(raw: Path, image: str, mask: str, size: int) -> ReadPair | BadPair:

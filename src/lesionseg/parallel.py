@@ -1,5 +1,6 @@
 """A parallel map with a bounded number of results in flight."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,3 +29,8 @@ def ordered_map(function: Callable[[Item], Result], items: Iterable[Item], worke
         finally:
             for future in pending:
                 future.cancel()
+
+
+def cores() -> int:
+    """The number of cores this process may use: fewer than the machine has in a container or under taskset."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
