@@ -1,0 +1,1 @@
+"""Segment skin lesions in dermoscopic photographs: the library behind the stages."""
