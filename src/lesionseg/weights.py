@@ -47,15 +47,12 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Modul
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except FileNotFoundError:
         raise InputError(f"{path}: not found; train first: `dvc repro train`, or `dvc pull` it") from None
-    except (SafetensorError, IsADirectoryError) as error:
+    except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: not a readable safetensors file ({error}); train again or `dvc pull` it") from None
-    if FORMAT not in header:
-        raise InputError(
-            f"{path}: its metadata has {sorted(header) or 'nothing'}, expected {FORMAT!r}; is it from the train stage?"
-        )
-    metadata = json.loads(header[FORMAT])
+    metadata = _metadata(path, header)
+    name, base_width = metadata["network"], metadata["base_width"]
     try:
-        network = build(metadata["network"], metadata["base_width"])
+        network = build(name, base_width)
         network.load_state_dict(state)
     except InputError as error:
         raise InputError(
@@ -64,7 +61,25 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Modul
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(
-            f"{path}: its tensors do not fit the network '{metadata['network']}' of base width "
-            f"{metadata['base_width']} that its metadata names ({reason}); train again with this version"
+            f"{path}: its tensors do not fit the network '{name}' of base width {base_width} that its metadata "
+            f"names ({reason}); train again with this version"
         ) from None
     return network.eval().to(device), metadata
+
+
+def _metadata(path: Path, header: dict[str, str]) -> Metadata:
+    """What `save` was given, from the file's header."""
+    if FORMAT not in header:
+        raise InputError(
+            f"{path}: its metadata has {sorted(header) or 'nothing'}, expected {FORMAT!r}; is it from the train stage?"
+        )
+    try:
+        metadata = json.loads(header[FORMAT])
+        whole = isinstance(metadata["network"], str) and isinstance(metadata["base_width"], int)
+    except (ValueError, TypeError, KeyError):
+        whole = False
+    if not whole:
+        raise InputError(
+            f"{path}: its metadata is {header[FORMAT][:200]!r}, expected JSON with network and base_width; train again"
+        )
+    return metadata

@@ -1,0 +1,199 @@
+"""Every network: shapes, size, alignment of output and input, learning, repeatability."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from lesionseg import losses, networks
+from lesionseg.errors import InputError
+from lesionseg.networks.bilinear import upsample
+
+SMALL = 4  # base width
+
+
+def logits_of(output):
+    return output[0] if isinstance(output, list) else output
+
+
+def parameters(network):
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "base_width", "expected"),
+    [
+        ("unet", 64, 31_037_633),  # the published network
+        ("unet", 32, 7_763_041),
+        ("unet", 16, 1_942_577),
+        # torchvision's deeplabv3_resnet50 with one class has 39,633,729: its 512 of the image view's batch norm
+        # are not here, the 256 of a bias are
+        ("deeplabv3", 64, 39_633_729 - 512 + 256),
+        # nnU-Net's own code (dynamic-network-architectures 0.4.4) has 105,915,878 with seven stages: the head
+        # of the deepest decoder stage (512 + 1), which its loss gives the weight 0, is not here
+        ("nnunet_resenc", 32, 105_915_878 - 513),
+    ],
+)
+def test_published_parameter_count(name, base_width, expected):
+    with torch.device("meta"):
+        assert parameters(networks.build(name, base_width)) == expected
+
+
+def test_unknown_network_and_width_are_named_together():
+    with pytest.raises(InputError) as caught:
+        networks.build("vnet", 0)
+    assert "'vnet'" in caught.value.problems[0]
+    assert "unet, deeplabv3, nnunet_resenc" in caught.value.problems[0]
+    assert "found 0" in caught.value.problems[1]
+
+
+@pytest.mark.parametrize("name", networks.NAMES)
+@pytest.mark.parametrize("shape", [(1, 32, 32), (3, 48, 80)])
+def test_logits_have_the_size_of_the_image_in_both_modes(name, shape):
+    batch, height, width = shape
+    network = networks.build(name, SMALL)
+    images = torch.rand(batch, 3, height, width)
+    for output in (logits_of(network.train()(images)), network.eval()(images)):
+        assert output.shape == (batch, 1, height, width)
+        assert output.dtype == torch.float32
+        assert output.isfinite().all()
+
+
+@pytest.mark.parametrize("name", networks.NAMES)
+def test_every_parameter_learns_from_a_batch_of_one_image(name):
+    network = networks.build(name, SMALL).train()
+    loss = losses.build("bce_dice")(network(torch.rand(1, 3, 64, 64)), torch.ones(1, 1, 64, 64))
+    loss.mean().backward()
+    for key, parameter in network.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.isfinite().all(), key
+
+
+@pytest.mark.parametrize("name", networks.NAMES)
+def test_prediction_for_an_image_does_not_depend_on_its_batch(name):
+    torch.manual_seed(0)
+    network = networks.build(name, SMALL).eval()
+    images = torch.rand(3, 3, 64, 64)
+    with torch.inference_mode():
+        together = network(images)
+        alone = torch.cat([network(image[None]) for image in images])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", networks.NAMES)
+def test_training_after_inference_mode(name):
+    """Nothing made under inference mode is kept: autograd would refuse it."""
+    network = networks.build(name, SMALL)
+    with torch.inference_mode():
+        network.eval()(torch.rand(1, 3, 32, 32))
+    logits_of(network.train()(torch.rand(1, 3, 32, 32))).sum().backward()
+
+
+@pytest.mark.parametrize("name", networks.NAMES)
+def test_channels_last_computes_the_same(name):
+    torch.manual_seed(0)
+    network = networks.build(name, SMALL).eval()
+    images = torch.rand(2, 3, 64, 64)
+    with torch.inference_mode():
+        plain = network(images)
+        network.to(memory_format=torch.channels_last)
+        torch.testing.assert_close(network(images.to(memory_format=torch.channels_last)), plain, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", networks.NAMES)
+def test_overfits_one_batch(name):
+    """A shape without symmetry, off the centre: what is mirrored, shifted or cut on the way cannot fit it."""
+    torch.manual_seed(0)
+    targets = torch.zeros(2, 1, 64, 64)
+    targets[0, 0, 8:40, 5:17] = 1
+    targets[0, 0, 30:40, 17:50] = 1
+    targets[1, 0, 45:60, 30:62] = 1
+    images = (0.6 + 0.1 * torch.rand(2, 3, 64, 64)) * (1 - 0.3 * targets)
+    network = networks.build(name, SMALL).train().to(memory_format=torch.channels_last)
+    optimiser = torch.optim.Adam(network.parameters(), lr=0.01)
+    criterion = losses.build("bce_dice")
+    for _ in range(60):
+        optimiser.zero_grad()
+        output = network(images)
+        criterion(output, targets).mean().backward()
+        optimiser.step()
+    predicted = logits_of(output) > 0
+    dice = 2 * (predicted * targets).sum() / (predicted.sum() + targets.sum())
+    assert dice > 0.9
+
+
+def train_three_steps(name, device="cpu"):
+    torch.manual_seed(7)
+    network = networks.build(name, SMALL).to(device).train()
+    optimiser = torch.optim.Adam(network.parameters(), lr=0.01)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(3):
+        images = torch.rand(2, 3, 64, 64, generator=generator).to(device)
+        targets = (torch.rand(2, 1, 64, 64, generator=generator) > 0.5).to(device)
+        optimiser.zero_grad()
+        losses.build("focal_tversky")(network(images), targets).mean().backward()
+        optimiser.step()
+    return network.state_dict()
+
+
+@pytest.fixture
+def deterministic(monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("name", networks.NAMES)
+def test_trains_twice_to_the_same_bits(name, deterministic):
+    first, second = train_three_steps(name), train_three_steps(name)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("name", networks.NAMES)
+def test_trains_twice_to_the_same_bits_on_cuda(name, deterministic):
+    first, second = train_three_steps(name, "cuda"), train_three_steps(name, "cuda")
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_unet_sees_far_and_at_the_right_place():
+    """The logit of a pixel depends on the pixels around it, and on none beyond the receptive field."""
+    torch.manual_seed(0)
+    network = networks.build("unet", SMALL).eval()
+    images = torch.rand(1, 3, 384, 384, requires_grad=True)
+    network(images)[0, 0, 192, 192].backward()
+    seen = images.grad[0].abs().sum(0) > 0
+    rows = seen.any(1).nonzero()
+    assert seen[192, 192]
+    # Two 3×3 convolutions reach 2 pixels of their level to each side: 2·(1 + 2 + 4 + 8) down, 2·16 at the bottom,
+    # 2·(1 + 2 + 4 + 8) up make 92; where the pixel lies in its block of 16 adds up to 15.
+    assert 92 <= 192 - rows.min() <= 92 + 15
+    assert 92 <= rows.max() - 192 <= 92 + 15
+
+
+def test_nnunet_supervises_five_resolutions_in_training_and_gives_one_in_evaluation():
+    network = networks.build("nnunet_resenc", SMALL)
+    outputs = network.train()(torch.rand(2, 3, 128, 128))
+    assert [tuple(output.shape) for output in outputs] == [(2, 1, 128 // 2**i, 128 // 2**i) for i in range(5)]
+    assert isinstance(network.eval()(torch.rand(1, 3, 128, 128)), torch.Tensor)
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [((7, 5), (56, 40)), ((1, 3), (8, 24)), ((4, 4), (4, 4))])
+def test_upsample_is_bilinear_interpolation_with_its_gradient(inputs, outputs):
+    ours = torch.randn(2, 3, *inputs, requires_grad=True)
+    theirs = ours.detach().clone().requires_grad_()
+    weight = torch.randn(2, 3, *outputs)
+    result = upsample(ours, outputs)
+    expected = functional.interpolate(theirs, outputs, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(result, expected)
+    (result * weight).sum().backward()
+    (expected * weight).sum().backward()
+    torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+def test_upsample_by_eight_is_exact_enough_in_bfloat16():
+    """Its weights are multiples of 1/16: bf16 holds them exactly, so only the products round."""
+    features = torch.randn(1, 1, 32, 32).bfloat16()
+    expected = functional.interpolate(features.float(), (256, 256), mode="bilinear")
+    torch.testing.assert_close(upsample(features, (256, 256)).float(), expected, rtol=2e-2, atol=2e-2)

@@ -1,0 +1,107 @@
+"""The weights file: what went in comes out, the same bytes each time, and a wrong file is named."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from lesionseg import networks, weights
+from lesionseg.errors import InputError
+
+METADATA = {"network": "unet", "base_width": 4, "image_size": 64, "threshold": 0.5, "kept": "best", "note": None}
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    network = networks.build("unet", 4)
+    network(torch.rand(2, 3, 32, 32))  # so that the running statistics are not the initial ones
+    return network.eval()
+
+
+@pytest.mark.parametrize("name", networks.NAMES)
+def test_the_file_alone_rebuilds_the_network(tmp_path, name):
+    network = networks.build(name, 4).eval()
+    weights.save(tmp_path / "new/weights.safetensors", network.state_dict(), {"network": name, "base_width": 4})
+    loaded, metadata = weights.load(tmp_path / "new/weights.safetensors")
+    assert metadata == {"network": name, "base_width": 4}
+    assert not loaded.training
+    images = torch.rand(1, 3, 64, 64)
+    assert torch.equal(loaded(images), network(images))
+
+
+def test_metadata_keeps_its_types(tmp_path, network):
+    weights.save(tmp_path / "w", network.state_dict(), METADATA)
+    assert weights.load(tmp_path / "w")[1] == METADATA
+
+
+def test_same_content_same_bytes(tmp_path, network):
+    """However often it is written, in whatever order the entries come and however the tensors lie in memory."""
+    state = network.state_dict()
+    weights.save(tmp_path / "first", state, METADATA)
+    first = (tmp_path / "first").read_bytes()
+    for _ in range(8):
+        weights.save(tmp_path / "again", state, METADATA)
+        assert (tmp_path / "again").read_bytes() == first
+    weights.save(tmp_path / "again", dict(reversed(state.items())), dict(reversed(METADATA.items())))
+    assert (tmp_path / "again").read_bytes() == first
+    weights.save(tmp_path / "again", network.to(memory_format=torch.channels_last).state_dict(), METADATA)
+    assert (tmp_path / "again").read_bytes() == first
+
+
+def test_metadata_that_could_not_rebuild_the_network_is_refused(tmp_path, network):
+    with pytest.raises(ValueError, match="base_width"):
+        weights.save(tmp_path / "w", network.state_dict(), {"network": "unet"})
+    with pytest.raises(ValueError, match="JSON"):
+        weights.save(tmp_path / "w", network.state_dict(), METADATA | {"threshold": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(InputError, match=r"weights\.safetensors: not found; train first"):
+        weights.load(tmp_path / "weights.safetensors")
+
+
+@pytest.mark.parametrize("content", ["", "empty", "garbage", "truncated"])
+def test_file_that_is_no_safetensors_file(tmp_path, network, content):
+    path = tmp_path / "weights.safetensors"
+    if content == "":
+        path.mkdir()
+    elif content == "truncated":
+        weights.save(path, network.state_dict(), METADATA)
+        path.write_bytes(path.read_bytes()[:-100])
+    else:
+        path.write_bytes(b"" if content == "empty" else b"PK\x03\x04 a zip file, as torch.save writes it" * 9)
+    with pytest.raises(InputError, match=r"weights\.safetensors: not a readable safetensors file"):
+        weights.load(path)
+
+
+@pytest.mark.parametrize("header", [None, {"format": "pt"}])
+def test_safetensors_file_of_another_program(tmp_path, network, header):
+    save_file({"x": torch.zeros(3)}, tmp_path / "other.safetensors", header)
+    with pytest.raises(InputError, match=r"other\.safetensors: its metadata has .*, expected 'lesionseg'"):
+        weights.load(tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("metadata", "problem"),
+    [
+        ({"network": "unet", "base_width": 8}, "do not fit the network 'unet' of base width 8"),
+        ({"network": "deeplabv3", "base_width": 4}, "do not fit the network 'deeplabv3'"),
+        ({"network": "segformer", "base_width": 4}, "network: found 'segformer'"),
+    ],
+)
+def test_metadata_and_tensors_that_do_not_belong_together(tmp_path, network, metadata, problem):
+    weights.save(tmp_path / "w", network.state_dict(), metadata)
+    with pytest.raises(InputError, match=problem):
+        weights.load(tmp_path / "w")
+
+
+@pytest.mark.parametrize(
+    "entry", ["no JSON", "[1]", json.dumps({"network": "unet"}), '{"network": 1, "base_width": "x"}']
+)
+def test_damaged_metadata(tmp_path, network, entry):
+    save_file(network.state_dict(), tmp_path / "w", {weights.FORMAT: entry})
+    with pytest.raises(InputError, match="w: its metadata"):
+        weights.load(tmp_path / "w")
