@@ -18,7 +18,7 @@ class Fault:
     headers: Mapping[str, str] = field(default_factory=dict)  # sent in place of, or beside, the usual ones
     cut: int | None = None  # stop after so many bytes of the body...
     reset: bool = False  # ...with a TCP reset rather than an orderly close
-    stall: float = 0  # seconds of silence, before the body's byte `cut` or at the start
+    stall: float = 0  # seconds of silence after what is sent of the body
     ignore_range: bool = False  # 200 and the whole file
     shorter: int | None = None  # a valid answer, but for so many bytes only
     corrupt: bool = False  # the last byte of the body is wrong
@@ -98,11 +98,13 @@ class _Handler(BaseHTTPRequestHandler):
         fault = owner.record(request)
         time.sleep(owner.latency)
         if fault.status or content is None:
-            return self._empty(fault.status or 404, fault.headers)
+            self._empty(fault.status or 404, fault.headers)
+            return
         if asked and not fault.ignore_range:
             first, last = asked
             if first >= size:
-                return self._empty(416, {"Content-Range": f"bytes */{size}"})
+                self._empty(416, {"Content-Range": f"bytes */{size}"})
+                return
             if fault.shorter is not None:
                 last = min(last, first + fault.shorter - 1)
             headers = {"Content-Range": f"bytes {first}-{last}/{size}"}
@@ -133,8 +135,8 @@ class _Handler(BaseHTTPRequestHandler):
         for piece, last in _pieces(content, start, end):
             if fault.corrupt and last:
                 piece = piece[:-1] + bytes([piece[-1] ^ 0xFF])
+            request.sent += len(piece)  # before the client can have it and look
             self.wfile.write(piece)
-            request.sent += len(piece)
         self.wfile.flush()
         time.sleep(fault.stall)
         if fault.cut is not None:

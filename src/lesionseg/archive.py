@@ -88,34 +88,23 @@ def read_directory(file: RangeFile, title: str) -> list[Member]:
             entries = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
             stops = [entry.header_offset for entry in entries[1:]] + [archive.start_dir]
     except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
-        raise InputError(f"{title}: not a whole zip archive ({file.size} bytes): {error}") from None
+        raise InputError(f"{title}: not a whole zip archive ({file.size} bytes): {error}; get it again") from None
     problems, members, seen = [], [], set()
     for entry, stop in zip(entries, stops, strict=True):
         name = entry.orig_filename
         encoded = name.encode("utf-8" if entry.flag_bits & 0x800 else "cp437")
-        least = 30 + len(encoded) + entry.compress_size
-        if problem := _refusal(entry) or (
-            "appears twice"
-            if name in seen
-            else "overlaps what follows it"
-            if entry.header_offset + least > stop
-            else None
-        ):
+        problem = _refusal(entry)
+        if name in seen:
+            problem = "appears twice"
+        elif entry.header_offset < 0 or entry.header_offset + 30 + len(encoded) + entry.compress_size > stop:
+            problem = problem or "overlaps what lies beside it"
+        if problem:
             problems.append(f"{title}: refused: the member {name!r} {problem}")
         seen.add(name)
         if not entry.is_dir():
-            members.append(
-                Member(
-                    name,
-                    encoded,
-                    entry.header_offset,
-                    stop,
-                    entry.compress_size,
-                    entry.file_size,
-                    entry.CRC,
-                    entry.compress_type == zipfile.ZIP_DEFLATED,
-                )
-            )
+            deflated = entry.compress_type == zipfile.ZIP_DEFLATED
+            sizes = (entry.compress_size, entry.file_size)
+            members.append(Member(name, encoded, entry.header_offset, stop, *sizes, entry.CRC, deflated))
     if problems:
         raise InputError(problems)
     return members
@@ -188,9 +177,9 @@ class _End(io.RawIOBase):
         if start < self.held_from:
             if self.file.size - start > max(LONGEST_DIRECTORY, TAIL):
                 raise ValueError(f"its directory claims to be longer than {LONGEST_DIRECTORY >> 20} MiB")
-            start_from = start if self.held else min(start, max(0, self.file.size - TAIL))
-            missing = b"".join(self.file.stream(start_from, self.held_from))
-            self.held_from, self.held = start_from, missing + self.held
+            begin = start if self.held else min(start, max(0, self.file.size - TAIL))
+            self.held = b"".join(self.file.stream(begin, self.held_from)) + self.held
+            self.held_from = begin
         self.position = stop
         return self.held[start - self.held_from : stop - self.held_from]
 

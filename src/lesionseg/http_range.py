@@ -19,7 +19,7 @@ from urllib3.util import Retry, Timeout
 
 from lesionseg.files import atomic
 
-CHUNK = 1 << 18  # bytes handed on at a time
+CHUNK = 1 << 18  # most bytes handed on at a time
 PROGRESS = 1 << 20  # an attempt that brought this many bytes is no failure in a row with the one before
 TRANSIENT = {408, 425, 429, 500, 502, 503, 504}  # statuses worth another attempt
 
@@ -205,8 +205,10 @@ def _loopback(host: str | None) -> bool:
 
 
 def _body(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+    """The pieces of the answer as they arrive: what was here before a break counts."""
     try:
-        yield from response.stream(CHUNK)
+        while piece := response.read1(CHUNK):
+            yield piece
     except HTTPError as error:
         raise _Fault(_cause(error)) from error
 

@@ -136,6 +136,7 @@ class _Source:
     archive: Archive
     file: RangeFile
     members: Sequence[Member]
+    at_hand: bool  # lies in the user's folder
 
 
 @dataclass(frozen=True)
@@ -172,9 +173,13 @@ class _Store:
             held = threads.map(lambda member: self.holds(archive, member), members)
             return [member for member, here in zip(members, held, strict=True) if not here]
 
-    def whole(self, archive: Archive, version: str | None) -> Path:
+    def whole(self, archive: Archive, file: RemoteFile) -> Path:
         """Where a whole archive of this version lies while its members are taken."""
-        return self.folder / archive.name / f"whole.{zlib.crc32(str(version).encode()):08x}.zip"
+        return self.folder / archive.name / f"whole.{zlib.crc32(f'{file.size} {file.version}'.encode()):08x}.zip"
+
+    def clear_whole(self) -> None:
+        for path in self.folder.glob("*/whole.*.zip"):
+            path.unlink()
 
 
 def _open_all(
@@ -193,17 +198,19 @@ def _open_all(
         sources = []
         for archive in (sets[subset].images, sets[subset].masks):
             local = archives / f"{archive.name}.zip" if archives else None
+            at_hand = local is not None and local.is_file()
             try:
-                if local and local.is_file():
+                if at_hand:
                     file = _open_local(archive, local)
                 else:
                     every = limit is None or subset != "training"
                     file = _open_remote(archive, host, official, every, store, network)
-                sources.append(_Source(archive, file, read_directory(file, _title(file))))
+                sources.append(_Source(archive, file, read_directory(file, _title(file)), at_hand))
             except InputError as error:
                 problems += error.problems
         opened[subset] = tuple(sources)
     if problems:
+        store.clear_whole()  # what a server without ranges sent may be no archive at all
         raise InputError(problems)
     return opened
 
@@ -248,7 +255,7 @@ def _open_remote(
             f"{file.url}: the server ignores byte ranges, so single files cannot be fetched from the archive's "
             f"{file.size} bytes; set download.limit to null to fetch it whole"
         )
-    path = store.whole(archive, file.version)
+    path = store.whole(archive, file)
     if not path.is_file():
         _require_space(store.folder, file.size)
         with tqdm(total=file.size, desc=f"fetch {archive.name}", unit="B", unit_scale=True, disable=None) as bar:
@@ -312,9 +319,7 @@ def _fill(store: _Store, plan: _Wanted, connections: int) -> list[str]:
     total, left = _packed(plan.parts), _packed(missing)
     damaged: list[str] = []
     lock = threading.Lock()
-    with tqdm(
-        total=total, initial=total - left, desc="fetch", unit="B", unit_scale=True, unit_divisor=1024, disable=None
-    ) as bar:
+    with tqdm(total=total, initial=total - left, desc="fetch", unit="B", unit_scale=True, disable=None) as bar:
 
         def progress(count: int) -> None:
             with lock:  # tqdm adds without one
@@ -350,13 +355,10 @@ def _place(target: Path, store: _Store, plan: _Wanted) -> list[Pair]:
         pairs = sorted(threads.map(place, plan.pairs), key=lambda pair: pair.id)
     _write_notices(target, store, plan)
     for source, members in plan.parts:
-        if isinstance(source.file, LocalFile):
-            for path in store.folder.glob(f"{source.archive.name}/whole.*.zip"):
-                path.unlink()
-                break
-            else:
-                for member in members:
-                    store.path(source.archive, member).unlink(missing_ok=True)
+        if source.at_hand:
+            for member in members:
+                store.path(source.archive, member).unlink()
+    store.clear_whole()
     return pairs
 
 
