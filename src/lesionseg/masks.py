@@ -24,31 +24,35 @@ NEARLY = 0.95  # share of the pixels that must be that close
 
 def read_mask(path: str | Path) -> np.ndarray:
     """Decode a mask at its native size, upright: uint8 (height, width) of 0 and 1. Raises ImageError."""
-    return np.asarray(binary(decode(path))) // np.uint8(255)
+    mask, _ = binary(decode(path))
+    return np.asarray(mask) // np.uint8(255)
 
 
-def binary(decoded: Decoded) -> Image.Image:
-    """Turn a decoded mask into an upright grey image of 0 and 255 by the rule above. Raises ImageError."""
+def binary(decoded: Decoded) -> tuple[Image.Image, int]:
+    """Turn a decoded mask into an upright grey image of 0 and 255 by the rule above, and count its lesion pixels.
+
+    Raises ImageError when the mask is not binary by that rule.
+    """
     image = decoded.image
-    if image.mode == "1":
-        return decoded.upright(image.convert("L"))
     if image.mode.startswith("I"):
-        return decoded.upright(_from_integers(np.asarray(image)))
-    lossless = image.format not in LOSSY_FORMATS
-    grey = image if image.mode == "L" and "transparency" not in image.info else to_rgb(image).convert("L")
+        grey = _from_integers(np.asarray(image))
+    elif image.mode == "L" and "transparency" not in image.info:
+        grey = image
+    else:
+        grey = to_rgb(image).convert("L")
     counts = np.array(grey.histogram())
     used = np.flatnonzero(counts)
-    if np.isin(used, (0, 255)).all():
-        pass
-    elif lossless and used[-1] == 1:
-        grey = grey.point([0] + [255] * 255)
-    elif lossless and image.mode == "P" and image.getextrema()[1] <= 1:
-        grey = Image.fromarray(np.asarray(image) * np.uint8(255))
-    elif counts[: NOISE + 1].sum() + counts[255 - NOISE :].sum() >= NEARLY * counts.sum():
-        grey = grey.point([0] * 128 + [255] * 128)
-    else:
-        raise ImageError(_refusal(used))
-    return decoded.upright(grey)
+    lossless = image.format not in LOSSY_FORMATS
+    if used[0] in (0, 255) and used[-1] in (0, 255) and len(used) <= 2:
+        return decoded.upright(grey), int(counts[255])
+    if lossless and used[-1] == 1:
+        return decoded.upright(grey.point([0] + [255] * 255)), int(counts[1])
+    if lossless and image.mode == "P" and image.getextrema()[1] <= 1:
+        indices = np.asarray(image)
+        return decoded.upright(Image.fromarray(indices * np.uint8(255))), int(indices.sum())
+    if counts[: NOISE + 1].sum() + counts[255 - NOISE :].sum() >= NEARLY * counts.sum():
+        return decoded.upright(grey.point([0] * 128 + [255] * 128)), int(counts[128:].sum())
+    raise ImageError(_refusal(used))
 
 
 def shrink(mask: Image.Image, size: int) -> np.ndarray:

@@ -43,6 +43,7 @@ def read_pairs(
     """
     with warnings.catch_warnings():
         # Set here and not in the threads: the filters are global to the process.
+        warnings.filterwarnings("ignore", module="PIL")  # broken EXIF blocks and the like; what matters is raised
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         threads = cores() if workers is None else max(1, workers)
         yield from ordered_map(lambda pair: read_pair(raw, *pair, size), files, threads)
@@ -61,18 +62,17 @@ def read_pair(raw: Path, image: str, mask: str, size: int) -> ReadPair | BadPair
 
     rgb = attempt(image, lambda path: read_rgb(path, size))
     lesion = attempt(mask, lambda path: binary(decode(path)))
-    if rgb and lesion and rgb[1] != lesion.size:
-        problems.append(
-            f"{mask}: is {lesion.size[0]}×{lesion.size[1]} pixels, expected {rgb[1][0]}×{rgb[1][1]} as {image}"
-        )
+    if rgb and lesion and rgb[1] != lesion[0].size:
+        found, expected = lesion[0].size, rgb[1]
+        problems.append(f"{mask}: is {found[0]}×{found[1]} pixels, expected {expected[0]}×{expected[1]} as {image}")
     if problems:
         return BadPair(tuple(problems))
-    pixels, (width, height) = rgb
+    (pixels, (width, height)), (shape, lesion_pixels) = rgb, lesion
     return ReadPair(
         image=pixels,
-        mask=shrink(lesion, size),
+        mask=shrink(shape, size),
         thumbnail=thumbnail(pixels),
         width=width,
         height=height,
-        lesion_fraction=lesion.histogram()[255] / (width * height),
+        lesion_fraction=lesion_pixels / (width * height),
     )
