@@ -23,14 +23,11 @@ cv2.setNumThreads(0)
 ROTATIONS = ("none", "right_angles", "any")
 STRENGTHS = ("none", "light", "strong")
 
-# What a strength means. Lengths are shares of the image's side, so that they fit every size.
+# What a strength means (sources: docs/training-options.md). Lengths are shares of the image's side.
 _SCALE_SHIFT = {"light": ((0.9, 1.1), 0.05), "strong": ((0.7, 1.4), 0.1)}  # range of scales, largest shift
 _ELASTIC = {"light": 0.01, "strong": 0.02}  # standard deviation of the displacement
 _ELASTIC_SMOOTHNESS = 0.06  # standard deviation of the Gaussian that smooths it
-_COLOUR = {
-    "light": (0.1, 0.02),
-    "strong": (0.3, 0.1),
-}  # ± brightness, contrast, saturation factors; ± hue, turns
+_COLOUR = {"light": (0.1, 0.02), "strong": (0.3, 0.1)}  # ± brightness, contrast, saturation factors; ± hue, turns
 
 
 class Augmenter:
@@ -90,8 +87,8 @@ class Augmenter:
         `sample` is the image's index in the data set. The inputs are not written to, and a mask of 0 and 1
         stays one of 0 and 1.
         """
-        # distinct streams for every triple; Compose.set_random_seed would seed each transform alike and
-        # costs 3 times as much
+        # One stream for all transforms. Compose.set_random_seed would give each its own from the same seed, so
+        # that both flips always came together, and costs three times as much.
         words = np.random.SeedSequence([self.seed, epoch, sample])
         self._pipeline.set_random_state(
             np.random.Generator(np.random.PCG64(words)),
@@ -126,11 +123,16 @@ def _affine(rotations: str, scale_shift: str) -> albumentations.Affine:
 
 def _elastic(strength: str, size: int) -> albumentations.ElasticTransform:
     """Smooth random displacement of every pixel (Simard et al. 2003)."""
-    sigma = _ELASTIC_SMOOTHNESS * size
-    # uniform noise in [-1, 1] has the deviation 1/√3; the Gaussian divides it by 2·√π·sigma; alpha
-    # multiplies it
+    sigma = max(1.0, _ELASTIC_SMOOTHNESS * size)  # albumentations takes no less than a pixel
+    # uniform noise in [-1, 1] has the deviation 1/√3; the Gaussian divides it by 2·√π·sigma; alpha multiplies it
     alpha = _ELASTIC[strength] * size * np.sqrt(3) * 2 * np.sqrt(np.pi) * sigma
-    return albumentations.ElasticTransform(alpha=float(alpha), sigma=sigma, border_mode=cv2.BORDER_REFLECT_101, p=1)
+    return albumentations.ElasticTransform(
+        alpha=float(alpha),
+        sigma=sigma,
+        noise_distribution="uniform",  # the default is divided by its largest value: weaker in larger images
+        border_mode=cv2.BORDER_REFLECT_101,
+        p=1,
+    )
 
 
 def _colour(strength: str) -> albumentations.ColorJitter:
