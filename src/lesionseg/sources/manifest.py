@@ -75,8 +75,10 @@ def read(raw: Path) -> list[Pair]:
 
 def _pair(row: dict) -> Pair:
     """The typed row. Raises ValueError with what is wrong in it."""
-    if None in row or None in row.values():
-        raise ValueError(f"found {sum(value is not None for value in row.values())} fields, expected {len(COLUMNS)}")
+    fields = [*row.values(), *row.get(None, ())]  # csv's way: missing fields are None, surplus ones under None
+    found = sum(isinstance(field, str) for field in fields)
+    if found != len(COLUMNS):
+        raise ValueError(f"found {found} fields, expected {len(COLUMNS)}")
     for name in ("id", "image", "mask"):
         if not row[name]:
             raise ValueError(f"{name} is empty")
