@@ -5,8 +5,8 @@ A mask file is grey or in colours that are grey (alpha on black). It is taken fo
 1. it holds no value but 0 and 255, or, in 16 bits, 0 and one of 65535, 255 and 1;
 2. it holds no value but 0 and 1, and its format is lossless (in a JPEG, 0 and 1 are two shades of black);
 3. it is a palette image that uses no index but 0 and 1 (whatever their colours);
-4. it is nearly so, as JPEG or a smoothing resize leaves it: at least 95 % of the pixels within 32 of 0 or 255;
-   then lesion is 128 and above.
+4. it is nearly so, as JPEG or a smoothing resize leaves it: at least 95 % of the pixels within 32 of 0 or 255, and
+   in a lossless format some within 32 of 255 (or else 0, 1, 2 would pass for black); then lesion is 128 and above.
 
 Anything else is refused, since a photograph, a probability map or a label map is not a mask.
 """
@@ -50,7 +50,8 @@ def binary(decoded: Decoded) -> tuple[Image.Image, int]:
     if lossless and image.mode == "P" and image.getextrema()[1] <= 1:
         indices = np.asarray(image)
         return decoded.upright(Image.fromarray(indices * np.uint8(255))), int(indices.sum())
-    if counts[: NOISE + 1].sum() + counts[255 - NOISE :].sum() >= NEARLY * counts.sum():
+    black, white = counts[: NOISE + 1].sum(), counts[255 - NOISE :].sum()
+    if black + white >= NEARLY * counts.sum() and (white or not lossless):
         return decoded.upright(grey.point([0] * 128 + [255] * 128)), int(counts[128:].sum())
     raise ImageError(_refusal(used))
 
@@ -58,11 +59,11 @@ def binary(decoded: Decoded) -> tuple[Image.Image, int]:
 def shrink(mask: Image.Image, size: int) -> np.ndarray:
     """Resize a 0/255 mask to a square of `size` pixels: uint8 (size, size) of 0 and 1.
 
-    A pixel is lesion where at least half of the area it covers is (area average in 8 bits, 128 and above); where
+    A pixel is lesion where at least half of the area it covers is (area average, to the rounding of 8 bits); where
     the mask is smaller than `size`, that is nearest-neighbour.
     """
-    area = mask.resize((size, size), Image.Resampling.BOX, reducing_gap=2.0)
-    return (np.asarray(area) >= 128).astype(np.uint8)
+    area = mask.resize((size, size), Image.Resampling.BOX)
+    return (np.asarray(area) >= 127).astype(np.uint8)  # exactly half is 127.5, and may be rounded down
 
 
 def _from_integers(values: np.ndarray) -> Image.Image:

@@ -1,0 +1,156 @@
+"""The rule for what counts as a binary mask, and how masks shrink."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+
+from lesionseg.imaging import ImageError, decode
+from lesionseg.masks import binary, read_mask, shrink
+
+
+def lesion(height: int = 120, width: int = 160) -> np.ndarray:
+    """bool: an ellipse off the centre."""
+    y, x = np.mgrid[:height, :width]
+    return ((x - width * 0.4) / (width * 0.25)) ** 2 + ((y - height * 0.6) / (height * 0.3)) ** 2 < 1
+
+
+def save(path, image: Image.Image, **options):
+    image.save(path, **options)
+    return path
+
+
+def grey(values: np.ndarray) -> Image.Image:
+    return Image.fromarray(values.astype(np.uint8))
+
+
+def palette(indices: np.ndarray, colours: list[int]) -> Image.Image:
+    image = Image.fromarray(indices.astype(np.uint8), "P")
+    image.putpalette(colours)
+    return image
+
+
+EXACT = {
+    "0 and 255": lambda m: grey(m * 255),
+    "0 and 1": lambda m: grey(m),
+    "1 bit": lambda m: Image.fromarray(m),
+    "RGB": lambda m: grey(m * 255).convert("RGB"),
+    "opaque alpha": lambda m: grey(m * 255).convert("RGBA"),
+    "white shape on transparent": lambda m: Image.merge("LA", (grey(np.full(m.shape, 255)), grey(m * 255))),
+    "16 bits, 0 and 65535": lambda m: Image.fromarray(m.astype(np.uint16) * np.uint16(65535)),
+    "16 bits, 0 and 255": lambda m: Image.fromarray(m.astype(np.uint16) * np.uint16(255)),
+    "16 bits, 0 and 1": lambda m: Image.fromarray(m.astype(np.uint16)),
+    "palette of black and white": lambda m: palette(m, [0, 0, 0, 255, 255, 255]),
+    "palette of white and black": lambda m: palette(~m, [255, 255, 255, 0, 0, 0]),
+    "palette of black and maroon": lambda m: palette(m, [0, 0, 0, 128, 0, 0]),
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_exact_masks_of_every_kind(tmp_path, name, suffix):
+    path = save(tmp_path / f"m.{suffix}", EXACT[name](lesion()))
+    mask = read_mask(path)
+    assert mask.dtype == np.uint8
+    np.testing.assert_array_equal(mask, lesion())
+    image, pixels = binary(decode(path))
+    assert pixels == lesion().sum() == image.histogram()[255]
+
+
+@pytest.mark.parametrize("share", [0, 1])
+@pytest.mark.parametrize("top", [1, 255])
+def test_empty_and_full_masks(tmp_path, share, top):
+    path = save(tmp_path / "m.png", grey(np.full((9, 7), share * top)))
+    assert (read_mask(path) == share).all()
+
+
+@pytest.mark.parametrize("quality", [60, 75, 95])
+def test_jpeg_noise_is_cleaned(tmp_path, quality):
+    path = save(tmp_path / "m.jpg", grey(lesion(480, 640) * 255), quality=quality)
+    assert len(np.unique(np.asarray(Image.open(path)))) > 2
+    assert (read_mask(path) != lesion(480, 640)).mean() < 1e-3
+
+
+def test_a_black_jpeg_with_noise_is_empty_and_not_a_0_1_mask(tmp_path):
+    values = np.zeros((64, 64), np.uint8)
+    values[:8, :8] = 1
+    path = save(tmp_path / "m.jpg", grey(values), quality=100)
+    assert np.asarray(Image.open(path)).max() == 1
+    assert not read_mask(path).any()
+
+
+def test_smoothed_edges_are_cut_at_the_middle(tmp_path):
+    soft = grey(lesion(480, 640) * 255).filter(ImageFilter.GaussianBlur(1))
+    mask = read_mask(save(tmp_path / "m.png", soft))
+    np.testing.assert_array_equal(mask, np.asarray(soft) >= 128)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.tile(np.arange(256), (64, 1)),  # a probability map, or a photograph
+        np.arange(3).repeat(100).reshape(3, 100),  # a label map
+        lesion() * 128,  # two values, neither of them the known ones
+        lesion() * 127 + 128,
+        lesion() * 20,
+    ],
+)
+def test_what_is_no_mask_is_refused_with_what_was_found(tmp_path, values):
+    path = save(tmp_path / "m.png", grey(values))
+    with pytest.raises(ImageError, match=rf"has {len(np.unique(values))} grey values .*expected a binary mask"):
+        read_mask(path)
+
+
+def test_colours_are_no_mask(tmp_path):
+    colours = np.where(lesion()[..., None], (255, 0, 0), (0, 0, 255)).astype(np.uint8)
+    with pytest.raises(ImageError, match="expected a binary mask"):
+        read_mask(save(tmp_path / "m.png", Image.fromarray(colours)))
+
+
+@pytest.mark.parametrize("values", [np.arange(3), [0, 1000], [1, 65535]])
+def test_16_bit_values_without_a_meaning_are_refused(tmp_path, values):
+    path = save(tmp_path / "m.png", Image.fromarray(np.resize(np.array(values, np.uint16), (12, 12))))
+    with pytest.raises(ImageError, match="expected a binary mask"):
+        read_mask(path)
+
+
+def test_a_turned_mask_is_turned_back(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = save(tmp_path / "m.png", grey(lesion() * 255), exif=exif)
+    np.testing.assert_array_equal(read_mask(path), np.rot90(lesion(), -1))
+
+
+@pytest.mark.parametrize(("height", "width"), [(128, 96), (320, 480), (64, 32)])
+def test_shrinking_is_the_area_average_at_one_half(height, width):
+    """Whole-number reductions, where the average is exact."""
+    mask = np.random.default_rng(0).random((height, width)) < 0.5
+    average = mask.reshape(32, height // 32, 32, width // 32).mean(axis=(1, 3))
+    expected = average >= 0.5
+    small = shrink(grey(mask * 255), 32)
+    assert small.dtype == np.uint8
+    # Pillow rounds to 8 bits between the two directions: only averages of about one half may fall either way.
+    clear = np.abs(average - 0.5) > 2 / 255
+    np.testing.assert_array_equal(small[clear], expected[clear])
+    np.testing.assert_array_equal(small[average == 0.5], 1)
+
+
+def test_shrinking_keeps_the_area():
+    mask = lesion(1234, 1777)
+    small = shrink(grey(mask * 255), 256)
+    assert small.mean() == pytest.approx(mask.mean(), abs=2e-3)
+
+
+def test_growing_repeats_pixels():
+    mask = np.random.default_rng(0).random((16, 16)) < 0.5
+    np.testing.assert_array_equal(shrink(grey(mask * 255), 64), mask.repeat(4, 0).repeat(4, 1))
+
+
+def test_a_broken_mask_is_an_image_error(tmp_path):
+    buffer = io.BytesIO()
+    grey(lesion() * 255).save(buffer, "png")
+    (tmp_path / "m.png").write_bytes(buffer.getvalue()[:-40])
+    with pytest.raises(ImageError):
+        read_mask(tmp_path / "m.png")
