@@ -22,6 +22,7 @@ class Fault:
     ignore_range: bool = False  # 200 and the whole file
     shorter: int | None = None  # a valid answer, but for so many bytes only
     corrupt: bool = False  # the last byte of the body is wrong
+    pause: float = 0  # seconds before each piece of the body
 
 
 @dataclass
@@ -135,6 +136,7 @@ class _Handler(BaseHTTPRequestHandler):
         for piece, last in _pieces(content, start, end):
             if fault.corrupt and last:
                 piece = piece[:-1] + bytes([piece[-1] ^ 0xFF])
+            time.sleep(fault.pause)
             request.sent += len(piece)  # before the client can have it and look
             self.wfile.write(piece)
         self.wfile.flush()
