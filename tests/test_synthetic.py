@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from lesionseg.errors import InputError
+from lesionseg.sources import synthetic
 from lesionseg.sources.dermoscopy import draw
 from lesionseg.sources.subset import choose
 from lesionseg.sources.synthetic import fetch
@@ -17,8 +18,8 @@ from lesionseg.sources.synthetic import fetch
 
 @pytest.fixture(scope="module")
 def drawn() -> list[tuple[np.ndarray, np.ndarray]]:
-    """120 images of the default series: image (H, W, 3) uint8, mask (H, W) bool."""
-    return [(image, mask > 0) for image, mask in (draw(0, index) for index in range(120))]
+    """100 images of the default series: image (H, W, 3) uint8, mask (H, W) bool."""
+    return [(image, mask > 0) for image, mask in (draw(0, index) for index in range(100))]
 
 
 def fetched(target: Path, **changes) -> list:
@@ -58,14 +59,12 @@ def test_one_thread_or_many_draw_the_same():
 
 
 def test_workers_and_repetition_change_no_byte(tmp_path):
-    """30 are enough to be drawn by several processes."""
-    pairs = [
-        fetched(tmp_path / name, count=30, workers=workers) for name, workers in (("one", 1), ("two", 2), ("again", 2))
-    ]
-    assert pairs[0] == pairs[1] == pairs[2]
-    first = contents(tmp_path / "one")
-    assert len(first) == 60
-    assert first == contents(tmp_path / "two") == contents(tmp_path / "again")
+    """So many are drawn by several processes."""
+    count = synthetic.WORTH_PROCESSES
+    pairs = [fetched(tmp_path / str(workers), count=count, workers=workers) for workers in (1, 2)]
+    assert pairs[0] == pairs[1]
+    assert len(contents(tmp_path / "1")) == 2 * count
+    assert contents(tmp_path / "1") == contents(tmp_path / "2")
 
 
 def test_a_larger_count_contains_the_smaller(tmp_path):
@@ -115,7 +114,7 @@ def test_sizes_and_areas_spread_as_real_ones_do(drawn):
     assert 0.003 < areas.min() < 0.03
     assert 0.5 < areas.max() < 0.9
     shapes = {mask.shape for _, mask in drawn}
-    assert len(shapes) > 100
+    assert len(shapes) > 80
     assert all(250 <= side <= 900 for shape in shapes for side in shape)
     assert any(height > width for height, width in shapes)
 
@@ -194,12 +193,12 @@ def test_colour_tells_much_of_a_lesion_to_who_knows_where_to_look(drawn):
     A ceiling for single pixels, without shape or texture; a network should come near it.
     """
     dice = []
-    for image, mask in drawn:
-        pixels = np.dstack([cv2.GaussianBlur(image, (0, 0), 3), np.ones(mask.shape)]).reshape(-1, 4)
-        weights, *_ = np.linalg.lstsq(pixels, mask.reshape(-1).astype(float), rcond=None)
-        values = (pixels @ weights).reshape(mask.shape)
-        best = max(_dice(values > level, mask) for level in np.linspace(0.1, 0.9, 17))
-        dice.append(best)
+    for image, mask in drawn[::2]:
+        small, truth = cv2.GaussianBlur(image, (0, 0), 3)[::4, ::4], mask[::4, ::4]
+        pixels = np.dstack([small, np.ones(truth.shape)]).reshape(-1, 4)
+        weights, *_ = np.linalg.lstsq(pixels, truth.reshape(-1).astype(float), rcond=None)
+        values = (pixels @ weights).reshape(truth.shape)
+        dice.append(max(_dice(values > level, truth) for level in np.linspace(0.1, 0.9, 9)))
     assert np.mean(dice) > 0.8
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import signal
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -18,7 +19,7 @@ from lesionseg.sources.manifest import Pair
 from lesionseg.sources.subset import choose
 
 JPEG_QUALITY = 90
-_WORTH_PROCESSES = 24  # fewer images are drawn before a second process has started
+WORTH_PROCESSES = 24  # fewer images are drawn before a second process has started
 
 
 def fetch(target: Path, *, count: int, limit: int | None, seed: int, workers: int) -> list[Pair]:
@@ -36,13 +37,19 @@ def fetch(target: Path, *, count: int, limit: int | None, seed: int, workers: in
     for name in ("images", "masks"):
         (target / name).mkdir()
     job = partial(_draw_pair, target, seed)
-    if workers > 1 and len(chosen) >= _WORTH_PROCESSES:
+    if workers > 1 and len(chosen) >= WORTH_PROCESSES:
         # spawn: a forked child may inherit a lock that a thread of the parent (torch's, a test's) holds
-        with ProcessPoolExecutor(min(workers, len(chosen)), get_context("spawn"), cv2.setNumThreads, (1,)) as processes:
+        with ProcessPoolExecutor(min(workers, len(chosen)), get_context("spawn"), _start_worker) as processes:
             drawn = processes.map(job, chosen, map(numbers.get, chosen), chunksize=4)
             return list(tqdm(drawn, "draw", len(chosen), unit="pair", disable=None))
     drawn = map(job, chosen, map(numbers.get, chosen))
     return list(tqdm(drawn, "draw", len(chosen), unit="pair", disable=None))
+
+
+def _start_worker() -> None:
+    """Set up a process: it draws on one core, and leaves Ctrl-C to its parent."""
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _draw_pair(target: Path, seed: int, name: str, number: int) -> Pair:
