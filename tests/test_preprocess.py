@@ -1,0 +1,366 @@
+"""The preprocess stage on a raw folder: what it writes, and how it meets bad input."""
+
+import csv
+import hashlib
+import io
+import json
+import os
+import runpy
+import subprocess
+import sys
+import threading
+import time
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from lesionseg.arrays import Sample, open_arrays, read_samples
+from lesionseg.contactsheet import LIMIT, contact_sheet, save_png
+from lesionseg.parallel import ordered_map
+from lesionseg.sources import manifest
+from lesionseg.sources.manifest import Pair
+
+STAGE = Path(__file__).parents[1] / "stages/preprocess.py"
+REAL = Path(os.environ.get("LESIONSEG_REAL_DATA", Path(__file__).parents[2] / "shared/data"))
+DEFAULTS = {
+    "image_size": 32,
+    "validation_fraction": 0.25,
+    "seed": 0,
+    "on_invalid": "fail",
+    "duplicate_distance": 64,
+}
+
+
+def photograph(seed: int, width: int = 90, height: int = 70) -> Image.Image:
+    noise = np.random.default_rng(seed).normal(0, 1, (height, width, 3))
+    return Image.fromarray(np.clip(150 + gaussian_filter(noise, (3, 3, 0)) * 600, 0, 255).astype(np.uint8))
+
+
+def lesion(seed: int, width: int = 90, height: int = 70) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    radius = random.uniform(8, 30)
+    return np.hypot(x - random.uniform(30, 60), y - random.uniform(25, 45)) < radius
+
+
+class Raw:
+    """A raw folder in the making: files first, then the manifest of what is there."""
+
+    def __init__(self, top: Path, count: int = 12):
+        self.top, self.raw, self.subset = top, top / "data/raw", {}
+        for name in ("images", "masks"):
+            (self.raw / name).mkdir(parents=True)
+        for number in range(count):
+            self.add(f"L{number:03d}", photograph(number), lesion(number))
+
+    def add(self, name: str, image: Image.Image, mask: np.ndarray, subset: str = "training") -> None:
+        image.save(self.image(name), quality=95)
+        Image.fromarray(mask.astype(np.uint8) * np.uint8(255)).save(self.mask(name))
+        self.subset[name] = subset
+
+    def image(self, name: str) -> Path:
+        return self.raw / f"images/{name}.jpg"
+
+    def mask(self, name: str) -> Path:
+        return self.raw / f"masks/{name}_segmentation.png"
+
+    def run(self, expect: int = 0, workers: int | None = 2, **parameters) -> str:
+        """Write manifest and parameters, run the stage, return what it said."""
+        manifest.write(self.raw, [self._pair(name) for name in self.subset])
+        content = {
+            "preprocess": DEFAULTS | parameters,
+            "runtime": {"device": "cpu", "workers": workers, "checkpoint_minutes": 2},
+        }
+        (self.top / "params.yaml").write_text(yaml.safe_dump(content))
+        said = io.StringIO()
+        with chdir(self.top), redirect_stdout(said), redirect_stderr(said), pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(STAGE), run_name="__main__")
+        assert ended.value.code == expect, said.getvalue()
+        return said.getvalue()
+
+    def _pair(self, name: str) -> Pair:
+        digests = [
+            hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "0" * 64
+            for path in (self.image(name), self.mask(name))
+        ]
+        paths = [path.relative_to(self.raw).as_posix() for path in (self.image(name), self.mask(name))]
+        return Pair(name, *paths, 90, 70, *digests, self.subset[name], "folder")
+
+    def samples(self) -> dict[str, Sample]:
+        return {sample.id: sample for sample in read_samples(self.top / "data/processed")}
+
+    def summary(self) -> dict:
+        return json.loads((self.top / "metrics/data.json").read_text())
+
+    def table(self, name: str) -> list[dict]:
+        with open(self.top / "metrics" / name, newline="") as file:
+            return list(csv.DictReader(file))
+
+    def outputs(self) -> dict[str, bytes]:
+        folders = [self.top / name for name in ("data/processed", "metrics", "plots")]
+        return {
+            path.relative_to(self.top).as_posix(): path.read_bytes()
+            for folder in folders
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        }
+
+
+@pytest.fixture
+def raw(tmp_path) -> Raw:
+    return Raw(tmp_path)
+
+
+def test_arrays_and_table_hold_the_pairs(raw):
+    raw.run()
+    images, masks = open_arrays(raw.top / "data/processed")
+    samples = read_samples(raw.top / "data/processed")
+    assert images.shape == (12, 32, 32, 3)
+    assert [sample.id for sample in samples] == sorted(raw.subset)
+    assert sum(sample.split == "val" for sample in samples) == 3
+    assert sum(sample.split == "train" for sample in samples) == 9
+    for index, sample in enumerate(samples):
+        expected = Image.open(raw.image(sample.id)).resize((32, 32), Image.Resampling.BILINEAR)
+        assert np.abs(images[index].astype(int) - np.asarray(expected)).mean() < 1
+        assert (sample.width, sample.height, sample.group) == (90, 70, sample.id)
+        assert sample.lesion_fraction == round(float(lesion(index).mean()), 6)
+        assert masks[index].mean() == pytest.approx(lesion(index).mean(), abs=0.02)
+    assert set(np.unique(masks)) == {0, 1}
+
+
+def test_outputs_do_not_depend_on_workers_or_the_run(raw):
+    raw.run(workers=1)
+    first = raw.outputs()
+    assert set(first) == {
+        "data/processed/images.npy",
+        "data/processed/masks.npy",
+        "data/processed/samples.csv",
+        "metrics/data.json",
+        "metrics/dropped.csv",
+        "metrics/duplicates.csv",
+        "plots/samples.png",
+    }
+    raw.run(workers=3)
+    assert raw.outputs() == first
+
+
+def test_each_parameter_changes_what_it_says(raw):
+    raw.add("L900", Image.open(raw.image("L000")).resize((60, 60)), lesion(0, 60, 60))
+    raw.run()
+    default = raw.samples()
+    raw.run(image_size=48)
+    assert open_arrays(raw.top / "data/processed")[0].shape == (13, 48, 48, 3)
+    raw.run(validation_fraction=0.5)
+    assert sum(sample.split == "val" for sample in raw.samples().values()) == 6
+    raw.run(seed=1)
+    assert raw.samples() != default
+    assert default["L900"].group == "L000"
+    raw.run(duplicate_distance=None)
+    assert raw.samples()["L900"].group == "L900"
+
+
+def test_duplicates_share_a_group_and_a_side(raw):
+    for number in range(4):
+        raw.image(f"L90{number}").write_bytes(raw.image("L003").read_bytes())
+        raw.mask(f"L90{number}").write_bytes(raw.mask("L003").read_bytes())
+        raw.subset[f"L90{number}"] = "training"
+    raw.add("L910", photograph(5).resize((180, 140)), lesion(5, 180, 140))
+    for seed in range(4):
+        raw.run(seed=seed)
+        samples = raw.samples()
+        assert {samples[f"L90{number}"].group for number in range(4)} == {"L003"}
+        assert len({samples[name].split for name in ("L003", "L900", "L901", "L902", "L903")}) == 1
+        assert samples["L910"].group == "L005"
+        assert samples["L910"].split == samples["L005"].split
+    assert raw.summary()["duplicates"] == {
+        "groups": 2,
+        "images": 7,
+        "largest_group": 5,
+        "identical_pairs": 4,
+        "near_pairs": 1,
+    }
+    near = [row for row in raw.table("duplicates.csv") if row["kind"] == "near"]
+    assert [(row["id"], row["other"]) for row in near] == [("L005", "L910")]
+
+
+def test_official_sets_are_splits_of_their_own_and_training_gives_way_to_them(raw):
+    raw.add("T1", photograph(100), lesion(100), "test")
+    raw.add("V1", photograph(101), lesion(101), "validation")
+    raw.add("T2", photograph(4).resize((180, 140)), lesion(4, 180, 140), "test")  # the picture of L004
+    raw.run()
+    samples = raw.samples()
+    assert (samples["T1"].split, samples["T2"].split) == ("official_test", "official_test")
+    assert samples["V1"].split == "official_validation"
+    assert "L004" not in samples
+    assert sum(sample.split in ("train", "val") for sample in samples.values()) == 11
+    assert sum(sample.split == "val" for sample in samples.values()) == round(0.25 * 11)
+    assert raw.summary()["dropped"] == {"invalid": 0, "duplicate_of_official": 1}
+    (dropped,) = raw.table("dropped.csv")
+    assert (dropped["id"], dropped["kind"]) == ("L004", "duplicate_of_official")
+    assert "images/T2.jpg" in dropped["reason"]
+    # The arrays moved up with the rows.
+    images, _ = open_arrays(raw.top / "data/processed")
+    index = list(samples).index("L005")
+    expected = Image.open(raw.image("L005")).resize((32, 32), Image.Resampling.BILINEAR)
+    assert np.abs(images[index].astype(int) - np.asarray(expected)).mean() < 1
+
+
+def spoil(raw: Raw) -> dict[str, str]:
+    """One of each fault: id -> what the message must say."""
+    raw.image("L000").write_bytes(raw.image("L000").read_bytes()[:1500])
+    raw.image("L001").unlink()
+    raw.mask("L002").write_text("no picture")
+    Image.fromarray(lesion(3, 70, 90)).save(raw.mask("L003"))
+    photograph(4).save(raw.mask("L004"))
+    raw.image("L005").write_bytes(b"")
+    raw.mask("L005").write_bytes(b"")
+    return {
+        "L000": "images/L000.jpg: cannot be decoded: image file is truncated",
+        "L001": "images/L001.jpg: not found",
+        "L002": "masks/L002_segmentation.png: cannot be decoded: not an image of a known format",
+        "L003": "masks/L003_segmentation.png: is 70×90 pixels, expected 90×70 as images/L003.jpg",
+        "L004": "grey values",
+        "L005": "images/L005.jpg: is empty",
+    }
+
+
+def test_fail_names_every_fault_at_once_and_writes_nothing(raw):
+    faults = spoil(raw)
+    said = raw.run(expect=1)
+    for message in faults.values():
+        assert message in said
+    assert "masks/L005_segmentation.png: is empty" in said
+    assert said.count("preprocess: error:") == 7
+    assert raw.outputs() == {}
+    assert [path.name for path in (raw.top / "data").iterdir()] == ["raw"]
+
+
+def test_drop_leaves_them_out_and_reports_them(raw):
+    faults = spoil(raw)
+    raw.run(on_invalid="drop")
+    assert not set(faults) & set(raw.samples())
+    assert len(open_arrays(raw.top / "data/processed")[0]) == 6
+    assert raw.summary()["dropped"]["invalid"] == 6
+    rows = raw.table("dropped.csv")
+    assert len(rows) == 7
+    for name, message in faults.items():
+        assert any(row["id"] == name and message in row["reason"] for row in rows)
+    index = list(raw.samples()).index("L007")
+    expected = Image.open(raw.image("L007")).resize((32, 32), Image.Resampling.BILINEAR)
+    assert np.abs(open_arrays(raw.top / "data/processed")[0][index].astype(int) - np.asarray(expected)).mean() < 1
+
+
+def test_an_empty_mask_is_allowed_and_reported(raw):
+    raw.add("L000", photograph(0), np.zeros((70, 90)))
+    raw.run()
+    assert raw.samples()["L000"].lesion_fraction == 0
+    splits = raw.summary()["splits"]
+    assert splits["train"]["empty_masks"] + splits["val"]["empty_masks"] == 1
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real images are not here")
+def test_real_truncated_images_stop_the_stage(raw):
+    for path in (REAL / "truncated-jpeg").glob("*.jpg"):
+        raw.add(path.stem, photograph(0), lesion(0))
+        raw.image(path.stem).write_bytes(path.read_bytes())
+    said = raw.run(expect=1)
+    for name in ("ISIC_0012169", "ISIC_0019114", "ISIC_0022558"):
+        assert f"data/raw/images/{name}.jpg: cannot be decoded: image file is truncated" in said
+
+
+def test_nothing_usable_and_a_single_image_are_refused(tmp_path):
+    raw = Raw(tmp_path, count=1)
+    assert "expected at least 2 groups" in raw.run(expect=1)
+    raw.image("L000").write_bytes(b"")
+    assert "none of the 1 pairs is usable" in raw.run(expect=1, on_invalid="drop")
+    assert raw.outputs() == {}
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value"),
+    [
+        ("image_size", 100),
+        ("image_size", 16),
+        ("image_size", 2048),
+        ("image_size", "256"),
+        ("validation_fraction", 0),
+        ("validation_fraction", 1.5),
+        ("seed", -1),
+        ("on_invalid", "ignore"),
+        ("duplicate_distance", 97),
+        ("duplicate_distances", 1),
+    ],
+)
+def test_a_bad_parameter_is_named(raw, parameter, value):
+    said = raw.run(expect=1, **{parameter: value})
+    assert f"preprocess.{parameter}" in said
+    assert raw.outputs() == {}
+
+
+def test_a_missing_manifest_is_named(tmp_path):
+    raw = Raw(tmp_path, count=2)
+    raw.run()
+    (raw.raw / "manifest.csv").unlink()
+    result = subprocess.run([sys.executable, STAGE], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr.splitlines() == [
+        "preprocess: error: data/raw/manifest.csv: not found; run the download stage again"
+    ]
+
+
+def test_ordered_map_holds_few_results_and_keeps_the_order():
+    """The first result is slow and the consumer slower: no more than twice the workers' number may pile up."""
+    started, consumed, worst, lock = 0, 0, 0, threading.Lock()
+
+    def work(item: int) -> int:
+        nonlocal started, worst
+        with lock:
+            started += 1
+            worst = max(worst, started - consumed)
+        time.sleep(0.03 if item == 0 else 0)
+        return item
+
+    results = []
+    for result in ordered_map(work, range(60), workers=3):
+        results.append(result)
+        time.sleep(0.001)
+        with lock:
+            consumed += 1
+    assert results == list(range(60))
+    assert worst <= 6 + 1  # one more while its result is being taken
+
+
+def test_ordered_map_passes_an_exception_on_and_stops():
+    done = []
+
+    def work(item: int) -> int:
+        if item == 5:
+            raise RuntimeError("five")
+        done.append(item)
+        return item
+
+    with pytest.raises(RuntimeError, match="five"):
+        list(ordered_map(work, range(1000), workers=2))
+    assert len(done) < 20
+
+
+def test_the_contact_sheet_is_small_and_outlines_the_lesions(tmp_path):
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (40, 64, 64, 3), dtype=np.uint8)  # noise: the worst for a PNG
+    masks = np.zeros((40, 64, 64), np.uint8)
+    masks[:, 16:48, 16:48] = 1
+    samples = [Sample(f"L{number:03d}", "train", 64, 64, number / 40, f"L{number:03d}") for number in range(40)]
+    sheet = contact_sheet(images, masks, samples)
+    pixels = np.asarray(sheet)
+    green = (pixels == (0, 255, 120)).all(axis=-1)
+    assert 32 * 150 < green.sum() < 32 * 250  # a square of about 55 pixels a side, one pixel wide, in each tile
+    save_png(sheet, tmp_path / "samples.png")
+    assert (tmp_path / "samples.png").stat().st_size < LIMIT
+    with Image.open(tmp_path / "samples.png") as saved:
+        assert saved.size == sheet.size
+        assert saved.info == {}  # no software, no time
