@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import io
+import json
 import random
 import re
 import resource
@@ -21,7 +22,7 @@ from isic_archives import TRAINING, archive, identifier, official, outline, phot
 from lesionseg.archive import TAIL, read_directory
 from lesionseg.errors import InputError
 from lesionseg.http_range import Network
-from lesionseg.sources import isic2018
+from lesionseg.sources import isic2018, manifest
 from lesionseg.sources.isic2018 import SETS
 from lesionseg.sources.subset import choose
 from loopback import Fault, Server
@@ -496,6 +497,43 @@ def test_archives_without_samples_and_sets_that_share_a_pair_are_refused(fetch, 
     server.files |= official({"training": range(30), "validation": range(29, 33)})
     with pytest.raises(InputError, match="ISIC_0000029 is in another set too"):
         fetch(server.url, test_set="validation")
+
+
+def test_the_stage_hands_every_parameter_on(server, tmp_path):
+    """stages/download.py with a mirror, then without any network from archives at hand."""
+    repository = Path(__file__).parents[1]
+
+    def run(**changed):
+        group = {"source": "isic2018", "limit": 5, "seed": 3, "synthetic_images": 1, "folder": "none"}
+        group |= {"test_set": "validation", "base_url": server.url, "archives": None} | changed
+        runtime = {"device": "cpu", "workers": 2, "checkpoint_minutes": 1}
+        (tmp_path / "params.yaml").write_text(json.dumps({"download": group, "runtime": runtime}))
+        command = [sys.executable, str(repository / "stages/download.py")]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+
+    def outputs():
+        return tree(tmp_path / "data/raw")
+
+    done = run()
+    assert done.returncode == 0, done.stderr
+    first = outputs()
+    pairs = manifest.read(tmp_path / "data/raw")
+    assert [pair.id for pair in pairs if pair.subset == "training"] == choose(names(range(30)), 5, 3)
+    assert [pair.id for pair in pairs if pair.subset == "validation"] == names(range(100, 105))
+    assert {"ATTRIBUTION.txt", "LICENSE.txt", "manifest.csv"} <= set(first)
+    (tmp_path / "mine").mkdir()
+    for name, content in FILES.items():
+        (tmp_path / "mine" / name).write_bytes(content)
+    before = len(server.requests)
+    assert run(archives="mine").returncode == 0
+    assert outputs() == first
+    assert len(server.requests) == before
+    server.fault = lambda *_: Fault(status=404)
+    failed = run()
+    assert failed.returncode == 1
+    assert f"download: error: {server.url}/{IMAGES}: the server answers 404" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert outputs() == first, "a failed download leaves what was there"
 
 
 def test_the_table_is_that_of_the_challenge():

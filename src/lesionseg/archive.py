@@ -24,7 +24,7 @@ from lesionseg.http_range import CHUNK, Cancelled
 TAIL = (1 << 16) + 22 + 20 + 56  # longest comment, end record, zip64 locator and zip64 end record
 LONGEST_DIRECTORY = 64 << 20  # bytes; half a million members
 LONGEST_MEMBER = 1 << 30  # bytes; no picture is longer
-LONGEST_RUN = 16 << 20  # bytes asked for in one request: bounds what one connection has before it
+LONGEST_RUN = 64 << 20  # bytes asked for in one request, so that every connection has its share
 ATTEMPTS = 3  # to get a member whose bytes arrive wrong
 
 
