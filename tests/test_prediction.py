@@ -1,0 +1,99 @@
+"""Predictions do not depend on what they are computed beside, and test-time augmentation averages true views."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lesionseg.networks import build
+from lesionseg.prediction import BATCH, VIEWS, predict
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return build("unet", 4).eval()
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (BATCH["cpu"] + 3, 32, 32, 3), np.uint8)
+
+
+class Position(nn.Module):
+    """Not equivariant on purpose: the logit is the red value plus a ramp along x."""
+
+    def forward(self, images):
+        ramp = torch.linspace(-2, 2, images.shape[-1]).expand(images.shape[0], 1, *images.shape[2:])
+        return images[:, :1] + ramp
+
+
+def test_a_prediction_is_the_networks_probability_in_8_bits(network, images):
+    with torch.inference_mode():
+        logits = network(torch.from_numpy(images[:2]).permute(0, 3, 1, 2).float() / 255)
+    expected = torch.sigmoid(logits)[:, 0].numpy() * 255
+    found = np.stack([prediction.plain for prediction in predict(network, images, [0, 1])])
+    assert found.dtype == np.uint8
+    assert np.abs(found - expected).max() <= 0.501
+
+
+def test_a_prediction_is_the_same_alone_and_among_others(network, images):
+    together = [prediction.averaged for prediction in predict(network, images, range(len(images)))]
+    assert len(together) == len(images)
+    for row in (0, 5, len(images) - 1):
+        (alone,) = predict(network, images, [row])
+        np.testing.assert_array_equal(alone.averaged, together[row])
+
+
+@pytest.mark.parametrize("augmentation", ["flips", "flips_rotations"])
+def test_test_time_augmentation_averages_every_view_once(images, augmentation):
+    (found,) = predict(Position(), images, [3], augmentation=augmentation)
+    turns = range(2) if augmentation == "flips_rotations" else range(1)
+    image = torch.from_numpy(images[3]).permute(2, 0, 1)[None].float() / 255
+    total, views = 0, 0
+    for k in turns:
+        for flips in ([], [-1], [-2], [-1, -2]):
+            seen = torch.sigmoid(Position()(torch.rot90(torch.flip(image, flips), k, (-2, -1))))
+            total, views = total + torch.flip(torch.rot90(seen, -k, (-2, -1)), flips), views + 1
+    assert views == VIEWS[augmentation]
+    assert np.abs(found.averaged - (total / views)[0, 0].numpy() * 255).max() <= 0.501
+    assert not np.array_equal(found.averaged, found.plain)
+
+
+def test_averaging_makes_a_prediction_equivariant(network, images):
+    """The mean over all eight views of a turned image is the turned mean: the views are the whole group."""
+    turned = np.stack([np.rot90(images[0]), images[0][:, ::-1], images[0].transpose(1, 0, 2)])
+    (straight,) = predict(network, images, [0], augmentation="flips_rotations")
+    a, b, c = (one.averaged for one in predict(network, turned, range(3), augmentation="flips_rotations"))
+    for found, expected in (
+        (a, np.rot90(straight.averaged)),
+        (b, straight.averaged[:, ::-1]),
+        (c, straight.averaged.T),
+    ):
+        assert np.abs(found.astype(int) - expected).max() <= 1, "but for the order of summation"
+
+
+def test_without_augmentation_both_are_the_same(network, images):
+    (found,) = predict(network, images, [1])
+    np.testing.assert_array_equal(found.averaged, found.plain)
+
+
+def test_an_unknown_augmentation_is_refused(network, images):
+    with pytest.raises(ValueError, match="expected one of none, flips"):
+        list(predict(network, images, [0], augmentation="crops"))
+
+
+def test_the_callers_torch_settings_are_left_alone(network, images):
+    before = (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic, torch.is_inference_mode_enabled())
+    for _ in predict(network, images, [0, 1]):
+        assert not torch.is_inference_mode_enabled()
+    after = (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic, torch.is_inference_mode_enabled())
+    assert before == after
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_gpu_and_cpu_agree_to_a_level(network, images):
+    on_gpu = np.stack([one.averaged for one in predict(network, images, range(4), "cuda")])
+    on_cpu = np.stack([one.averaged for one in predict(network.cpu(), images, range(4), "cpu")])
+    assert np.abs(on_gpu.astype(int) - on_cpu).max() <= 1
