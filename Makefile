@@ -10,7 +10,7 @@ export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 unexport PYTHONHOME PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro test test-slow test-all lint format gate tiny lock clean
+.PHONY: help env repro test test-slow test-all lint format gate tiny exp lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,10 @@ gate: env ## fail if dvc.lock does not belong to the code and parameters
 
 tiny: env ## all five stages on tiny data in a throwaway clone
 	pytest -q -s tests/test_tiny_pipeline.py
+
+exp: env ## an experiment with the settings of a file in profiles/: make exp PROFILE=isic2018
+	@test -f 'profiles/$(PROFILE).txt' || { echo "make exp: name one with PROFILE=: $(notdir $(basename $(wildcard profiles/*.txt)))"; exit 1; }
+	dvc exp run $$(sed -n 's/^[a-z]/-S &/p' 'profiles/$(PROFILE).txt')
 
 lock: env ## pin anew what pyproject.toml asks for
 	pip-compile --quiet --upgrade --extra dev --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links \
