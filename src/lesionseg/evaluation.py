@@ -18,6 +18,7 @@ from lesionseg.arraywriter import ArrayWriter
 from lesionseg.errors import InputError
 from lesionseg.files import atomic
 from lesionseg.histogram import histogram, level
+from lesionseg.imaging import ImageError
 from lesionseg.masks import read_mask
 from lesionseg.measurement import measure
 from lesionseg.parallel import ordered_map
@@ -171,7 +172,7 @@ def evaluate(
             final,
             plain[index],
             masks[case.row],
-            read_mask(case.mask),
+            original(case),
             level(thresholds[case.split].value),
             cleaning,
             None if keep is None else lambda mask: keep(case.split, case.id, mask),
@@ -187,6 +188,14 @@ def evaluate(
             writer.append(mask)
             reports[case.split].add(case.id, measurement)
     return reports
+
+
+def original(case: Case) -> np.ndarray:
+    """The true mask at native size, uint8 (height, width) of 0 and 1."""
+    try:
+        return read_mask(case.mask)
+    except ImageError as error:
+        raise InputError(f"{case.mask}: {error}; run `dvc repro --force download`") from None
 
 
 def cores() -> int:

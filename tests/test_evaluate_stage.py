@@ -1,0 +1,446 @@
+"""The evaluate stage on a small data set of many sizes: figures against the official scorer, options, edge cases."""
+
+import csv
+import json
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+from isic_challenge_scoring.segmentation import SegmentationScore
+from PIL import Image
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from lesionseg import scores, weights
+from lesionseg.arrays import Sample, write_samples
+from lesionseg.counts import count
+from lesionseg.errors import InputError
+from lesionseg.networks import build
+from lesionseg.sources import manifest
+from lesionseg.sources.manifest import Pair
+
+REPOSITORY = Path(__file__).parents[1]
+SIZE = 32
+SIZES = [(120, 90), (90, 120), (200, 160), (64, 64), (24, 20), (333, 250), (151, 77), (80, 60)]  # width, height
+OFFICIAL = {"val": "training", "train": "training", "official_test": "test"}
+
+
+@dataclass
+class World:
+    """A directory with everything the stage reads."""
+
+    root: Path
+    truth: dict[str, np.ndarray] = field(default_factory=dict)  # native masks by id
+
+    def run(self, **changes) -> dict:
+        """Run the stage in this process with changed parameters; returns metrics/evaluation.json."""
+        path = self.root / "params.yaml"
+        original = path.read_text(encoding="utf-8")
+        content = yaml.safe_load(original)
+        runtime = {key: changes.pop(key) for key in ("workers",) if key in changes}
+        content["evaluate"] |= changes
+        content["runtime"] |= runtime
+        path.write_text(yaml.safe_dump(content), encoding="utf-8")
+        here = Path.cwd()
+        os.chdir(self.root)
+        sys.path.insert(0, str(REPOSITORY / "stages"))
+        try:
+            runpy.run_path(str(REPOSITORY / "stages/evaluate.py"), run_name="stage")["main"]()
+        finally:
+            sys.path.remove(str(REPOSITORY / "stages"))
+            os.chdir(here)
+            path.write_text(original, encoding="utf-8")
+        return self.json("evaluation")
+
+    def json(self, name: str) -> dict:
+        return json.loads((self.root / f"metrics/{name}.json").read_text(encoding="utf-8"), parse_constant=no_nan)
+
+    def table(self, name: str) -> list[dict[str, str]]:
+        with open(self.root / f"plots/{name}.csv", newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+    def array(self, name: str) -> np.ndarray:
+        return np.load(self.root / f"data/predictions/{name}.npy")
+
+    def outputs(self) -> dict[str, bytes]:
+        """Every file the stage writes."""
+        folders = ("metrics", "plots", "data/predictions", "data/submission")
+        files = (path for folder in folders for path in (self.root / folder).rglob("*") if path.is_file())
+        return {str(path.relative_to(self.root)): path.read_bytes() for path in files}
+
+
+def no_nan(text: str):
+    raise AssertionError(f"{text} is not JSON")
+
+
+def lesion(index: int, width: int, height: int) -> np.ndarray:
+    """A mask uint8 (height, width): blobs; every eighth empty and every eighth full."""
+    if index % 8 == 4:
+        return np.zeros((height, width), np.uint8)
+    if index % 8 == 6:
+        return np.ones((height, width), np.uint8)
+    noise = np.random.default_rng(index).standard_normal((6, 6)).astype(np.float32)
+    field = cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+    return (field > np.quantile(field, [0.97, 0.9, 0.7, 0.4][index % 4])).astype(np.uint8)
+
+
+def make(root: Path, splits: list[str], masks: list[np.ndarray] | None = None) -> World:
+    """Write raw and processed data: reddish where there is lesion, so that a small network learns it at once."""
+    world = World(root)
+    for folder in ("data/raw/masks", "data/raw/images", "data/processed", "models/unet"):
+        (root / folder).mkdir(parents=True)
+    pairs, samples, small_masks, images = [], [], [], []
+    for index, split in enumerate(splits):
+        width, height = SIZES[index % len(SIZES)]
+        mask = lesion(index, width, height) if masks is None else masks[index]
+        height, width = mask.shape
+        name = f"ISIC_{index:07d}"
+        world.truth[name] = mask
+        Image.fromarray(mask * np.uint8(255)).save(root / f"data/raw/masks/{name}_segmentation.png")
+        small = (cv2.resize(mask * 255.0, (SIZE, SIZE), interpolation=cv2.INTER_AREA) >= 128).astype(np.uint8)
+        noise = np.random.default_rng(index).normal(0, 25, (SIZE, SIZE, 3))
+        images.append(np.clip(110 + noise + small[..., None] * [60, -30, -30], 0, 255).astype(np.uint8))
+        small_masks.append(small)
+        pairs.append(Pair(name, "", f"masks/{name}_segmentation.png", width, height, "", "", OFFICIAL[split], "x"))
+        samples.append(Sample(name, split, width, height, float(mask.mean()), name))
+    (root / "data/raw").mkdir(exist_ok=True)
+    manifest.write(root / "data/raw", [Pair(**{**vars(pair), "image": f"images/{pair.id}.jpg"}) for pair in pairs])
+    np.save(root / "data/processed/images.npy", np.stack(images))
+    np.save(root / "data/processed/masks.npy", np.stack(small_masks))
+    write_samples(root / "data/processed", samples)
+    content = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
+    content["runtime"] |= {"device": "cpu", "workers": 2}
+    content["evaluate"] |= {"bootstrap_samples": 100}
+    (root / "params.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    return world
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> tuple[dict, dict]:
+    """A small U-Net that has learnt the red lesions a little, not perfectly."""
+    world = make(tmp_path_factory.mktemp("training"), ["train"] * 16)
+    images = np.load(world.root / "data/processed/images.npy")
+    masks = np.load(world.root / "data/processed/masks.npy")
+    torch.manual_seed(0)
+    network = build("unet", 4)
+    optimiser = torch.optim.Adam(network.parameters(), 1e-2)
+    inputs = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    for _ in range(25):
+        optimiser.zero_grad()
+        binary_cross_entropy_with_logits(network(inputs)[:, 0], torch.from_numpy(masks).float()).backward()
+        optimiser.step()
+    return network.state_dict(), {"network": "unet", "base_width": 4}
+
+
+@pytest.fixture
+def world(tmp_path, trained) -> World:
+    """Six training images, ten of val, four of the official test set, their splits mixed."""
+    return with_network(make(tmp_path, ["val", "train", "val", "official_test", "val"] * 4), trained)
+
+
+def with_network(world: World, trained: tuple[dict, dict]) -> World:
+    weights.save(world.root / "models/unet/weights.safetensors", *trained)
+    return world
+
+
+def official(world: World, split: str, names: list[str]):
+    """The official scorer on the masks that the stage wrote."""
+    truth = world.root / f"truth_{split}"
+    truth.mkdir()
+    for name in names:
+        shutil.copy(world.root / f"data/raw/masks/{name}_segmentation.png", truth)
+    return SegmentationScore.from_dir(truth, world.root / f"data/submission/{split}").macro_average
+
+
+def test_the_official_scorer_gives_the_same_figures_on_the_submission(world):
+    evaluation = world.run(submission=True, keep_largest=True)
+    for split, images in (("val", 12), ("official_test", 4)):
+        names = [row["id"] for row in world.table("per_image") if row["split"] == split]
+        assert len(names) == evaluation[split]["images"] == images
+        found, expected = evaluation[split]["official"], official(world, split, names)
+        assert found["threshold_jaccard"] == pytest.approx(expected.threshold_jaccard, abs=1e-6)
+        assert found["jaccard"] == pytest.approx(expected.jaccard, abs=1e-6)
+        assert found["dice"] == pytest.approx(expected.dice, abs=1e-6)
+        if split == "val":
+            assert 0 < found["failure_rate"] < 1, "both sides of 0.65 occur"
+            assert found["threshold_jaccard"] < found["jaccard"]
+        for row in world.table("per_image"):
+            mask = np.asarray(Image.open(world.root / f"data/submission/{row['split']}/{row['id']}_segmentation.png"))
+            assert set(np.unique(mask)) <= {0, 255}
+            jaccard = scores.iou(count(mask, world.truth[row["id"]]))
+            assert float(row["jaccard_native"]) == pytest.approx(jaccard, abs=6e-5)
+
+
+def test_the_figures_follow_from_the_stored_predictions(world):
+    evaluation = world.run()["val"]
+    with open(world.root / "data/predictions/samples.csv", newline="", encoding="utf-8") as file:
+        kept = list(csv.DictReader(file))
+    masks = np.load(world.root / "data/processed/masks.npy")
+    probabilities, predicted = world.array("probabilities"), world.array("predicted")
+    assert probabilities.shape == predicted.shape == (16, SIZE, SIZE)
+    np.testing.assert_array_equal(predicted, probabilities >= 127.5)
+    assert [row["split"] for row in kept] == ["val"] * 12 + ["official_test"] * 4
+    truth = masks[[int(row["index"]) for row in kept]]
+    each = [count(*pair) for pair in zip(predicted[:12], truth[:12], strict=True)]
+    pooled = count(predicted[:12], truth[:12])
+    assert evaluation["confusion"] == pooled._asdict()
+    for name, score in scores.OVERLAP.items():
+        assert evaluation["pooled"][name] == pytest.approx(score(pooled), abs=1e-6)
+        assert evaluation["per_image"][name] == pytest.approx(np.mean([score(one) for one in each]), abs=1e-6)
+    rows = {(row["actual"], row["predicted"]): int(row["count"]) for row in world.table("confusion")[:4]}
+    assert rows == {
+        ("lesion", "lesion"): pooled.tp,
+        ("lesion", "background"): pooled.fn,
+        ("background", "lesion"): pooled.fp,
+        ("background", "background"): pooled.tn,
+    }
+
+
+def test_headline_figures_lie_within_their_intervals(world):
+    evaluation = world.run()["val"]
+    for part, names in (
+        ("pooled", ("dice", "iou")),
+        ("per_image", ("dice", "iou")),
+        ("official", ("threshold_jaccard", "jaccard")),
+    ):
+        for name in names:
+            figures = evaluation[part]
+            assert figures[f"{name}_low"] < figures[name] < figures[f"{name}_high"]
+
+
+def test_breakdowns_add_up_to_all_images(world):
+    world.run()
+    for split, images in (("val", 12), ("official_test", 4)):
+        rows = [row for row in world.table("per_image") if row["split"] == split]
+        for groups in ("by_size", "by_border"):
+            parts = world.json("evaluation_detail")[split][groups].values()
+            assert sum(part["images"] for part in parts) == images
+            dice = sum(part["images"] * part["dice"] for part in parts if part["images"])
+            assert dice / images == pytest.approx(np.mean([float(row["dice"]) for row in rows]), abs=1e-4)
+        small = world.json("evaluation_detail")[split]["by_size"]["small"]
+        assert small["images"] == sum(float(row["lesion_fraction"]) < 0.05 for row in rows)
+        touching = world.json("evaluation_detail")[split]["by_border"]["touching"]
+        assert touching["images"] == sum(int(row["touches_border"]) for row in rows)
+
+
+def test_the_curves_are_small_and_in_the_form_that_dvc_draws(world):
+    world.run()
+    for name in ("thresholds", "calibration", "precision_recall", "roc"):
+        rows = world.table(name)
+        for split in ("val", "official_test"):
+            part = [row for row in rows if row["split"] == split]
+            assert 0 < len(part) <= 101
+            assert all(float(value) >= 0 for row in part for key, value in row.items() if key != "split")
+    # the sweep at the threshold used is the score reported
+    at_half = next(row for row in world.table("thresholds") if float(row["threshold"]) == 0.5)
+    assert float(at_half["dice"]) == pytest.approx(world.json("evaluation")["val"]["pooled"]["dice"], abs=6e-5)
+
+
+def test_repeated_runs_are_byte_identical_whatever_the_workers(world):
+    world.run(submission=True, refinement="guided_filter", workers=1)
+    first = world.outputs()
+    world.run(submission=True, refinement="guided_filter", workers=3)
+    assert world.outputs() == first
+
+
+def test_the_threshold_decides(world):
+    at_half = world.run()["val"]
+    strict = world.run(threshold=0.9)["val"]
+    assert strict["threshold"] == 0.9
+    assert strict["pooled"]["recall"] < at_half["pooled"]["recall"]
+    assert strict["areas"] == at_half["areas"], "the probabilities are the same"
+    np.testing.assert_array_equal(world.array("predicted"), world.array("probabilities") / 255 >= 0.9)
+
+
+def test_a_threshold_from_the_training_split_is_used_everywhere_else(world):
+    evaluation = world.run(threshold_from="train")
+    assert {part["threshold_from"] for part in evaluation.values()} == {"train"}
+    assert len({part["threshold"] for part in evaluation.values()}) == 1
+    val = evaluation["val"]
+    np.testing.assert_array_equal(
+        world.array("predicted"), world.array("probabilities") >= np.ceil(val["threshold"] * 255 - 1e-9)
+    )
+
+
+def test_a_threshold_from_val_is_used_on_the_official_split_only(world):
+    fixed = world.run(threshold=0.3)
+    chosen = world.run(threshold=0.3, threshold_from="val")
+    assert (chosen["val"]["threshold"], chosen["val"]["threshold_from"]) == (0.3, "fixed")
+    assert chosen["val"] == fixed["val"], "val is not scored at the threshold chosen on it"
+    sweep = [row for row in world.table("thresholds") if row["split"] == "val"]
+    best = max(sweep, key=lambda row: float(row["dice_per_image"]))
+    official_test = chosen["official_test"]
+    assert official_test["threshold_from"] == "val"
+    at_chosen = next(row for row in sweep if float(row["threshold"]) == official_test["threshold"])
+    assert float(at_chosen["dice_per_image"]) == float(best["dice_per_image"])
+
+
+def test_a_threshold_is_not_chosen_on_the_only_split_it_would_be_scored_on(tmp_path, trained):
+    world = with_network(make(tmp_path, ["train", "val", "val"]), trained)
+    with pytest.raises(InputError, match=r"evaluate\.threshold_from: found 'val'.*expected fixed, train"):
+        world.run(threshold_from="val")
+    assert world.outputs() == {}, "refused before anything is written"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"opening": 2},
+        {"keep_largest": True},
+        {"fill_holes": True},
+        {"refinement": "guided_filter"},
+        {"test_time_augmentation": "flips"},
+        {"test_time_augmentation": "flips_rotations"},
+    ],
+    ids=str,
+)
+def test_post_processing_changes_the_masks_and_its_effect_is_reported(world, change):
+    before = world.run()
+    probabilities, masks = world.array("probabilities"), world.array("predicted")
+    assert all("without_postprocessing" not in part for part in before.values())
+    after = world.run(**change)
+    probabilistic = {"refinement", "test_time_augmentation"} & change.keys()
+    assert np.array_equal(world.array("probabilities"), probabilities) == (not probabilistic)
+    assert not np.array_equal(world.array("predicted"), masks)
+    for split, part in after.items():
+        without = part["without_postprocessing"]
+        for averaging, figures in without.items():
+            assert figures == {name: before[split][averaging][name] for name in figures}
+        effect = world.json("evaluation_detail")[split]["postprocessing_effect"]
+        gain = part["per_image"]["dice"] - before[split]["per_image"]["dice"]
+        assert effect["per_image_dice"] == pytest.approx(gain, abs=2e-6)
+        assert effect["per_image_dice_low"] <= effect["per_image_dice"] <= effect["per_image_dice_high"]
+    assert not list((world.root / "data/predictions").glob(".*")), "nothing temporary stays"
+
+
+def test_no_submission_leaves_a_readme_alone(world):
+    world.run(submission=True)
+    assert len(list((world.root / "data/submission").rglob("*.png"))) == 16
+    world.run()
+    assert [path.name for path in (world.root / "data/submission").rglob("*")] == ["README.txt"]
+
+
+def constant_network(probability: float) -> tuple[dict, dict]:
+    """A U-Net that answers with one probability everywhere."""
+    network = build("unet", 4)
+    torch.nn.init.zeros_(network.head.weight)
+    torch.nn.init.constant_(network.head.bias, np.log(probability / (1 - probability)))
+    return network.state_dict(), {"network": "unet", "base_width": 4}
+
+
+EMPTY, FULL = np.zeros((50, 70), np.uint8), np.ones((50, 70), np.uint8)
+SPOT = np.pad(np.ones((10, 10), np.uint8), ((20, 20), (30, 30)))
+
+
+def figures(root: Path, truth: np.ndarray, probability: float) -> tuple[World, dict]:
+    world = with_network(make(root, ["train", "val"], [SPOT, truth]), constant_network(probability))
+    return world, world.run()["val"]
+
+
+def test_empty_truth_and_empty_prediction_score_one(tmp_path):
+    world, val = figures(tmp_path, EMPTY, 0.1)
+    for averaging in ("pooled", "per_image"):
+        assert set(val[averaging].values()) == {1.0}
+    assert val["official"]["threshold_jaccard"] == val["official"]["dice"] == 1.0
+    assert val["official"]["failure_rate"] == 0.0
+    assert set(val["boundary"].values()) == {0.0}
+    assert val["areas"] == {
+        "average_precision": None,
+        "average_precision_reason": "no lesion pixel",
+        "roc_auc": None,
+        "roc_auc_reason": "no lesion pixel",
+    }
+    assert world.table("roc") == world.table("precision_recall") == []
+
+
+def test_empty_truth_and_some_prediction_scores_zero(tmp_path):
+    world, val = figures(tmp_path, EMPTY, 0.9)
+    assert val["pooled"]["dice"] == val["official"]["jaccard"] == val["pooled"]["specificity"] == 0.0
+    assert val["pooled"]["recall"] == 1.0, "nothing to miss"
+    assert val["official"]["failure_rate"] == 1.0
+    assert val["boundary"]["hd95"] is None
+    assert val["boundary"]["reason"]
+    assert world.table("per_image")[0]["hd95"] == ""
+    assert world.json("evaluation_detail")["val"]["boundary"]["undefined_images"] == 1
+
+
+def test_empty_prediction_of_a_lesion_scores_zero(tmp_path):
+    _, val = figures(tmp_path, SPOT, 0.1)
+    assert val["pooled"]["dice"] == val["pooled"]["precision"] == val["pooled"]["recall"] == 0.0
+    assert val["boundary"]["hd95"] is None
+
+
+def test_a_mask_that_covers_everything(tmp_path):
+    world, val = figures(tmp_path, FULL, 0.9)
+    assert val["pooled"] == dict.fromkeys(val["pooled"], 1.0)
+    assert val["boundary"]["hd95"] == 0.0
+    assert val["areas"]["roc_auc_reason"] == "no background pixel"
+    assert val["areas"]["average_precision"] == 1.0
+    assert world.table("per_image")[0]["touches_border"] == "1"
+
+
+def test_constant_probabilities_have_no_roc(tmp_path):
+    world, val = figures(tmp_path, SPOT, 0.7)
+    assert val["areas"]["roc_auc"] is None
+    assert val["areas"]["roc_auc_reason"] == "all pixels have the same probability"
+    assert world.table("roc") == []
+    share = val["confusion"]["tp"] / (SIZE * SIZE)
+    assert val["areas"]["average_precision"] == pytest.approx(share, abs=1e-6)
+
+
+def test_one_image_has_intervals_of_no_width(tmp_path, trained):
+    world = with_network(make(tmp_path, ["train", "val"]), trained)
+    val = world.run()["val"]
+    assert val["images"] == 1
+    assert val["pooled"]["dice_low"] == val["pooled"]["dice"] == val["pooled"]["dice_high"] == val["per_image"]["dice"]
+
+
+def test_nothing_to_evaluate_is_one_clear_line(tmp_path, trained):
+    world = with_network(make(tmp_path, ["train", "train"]), trained)
+    with pytest.raises(InputError, match="no image outside the training split"):
+        world.run()
+
+
+def test_every_missing_original_is_named_before_anything_is_written(world):
+    names = [row for row in world.truth if int(row[-7:]) in (2, 7)]
+    for name in names:
+        (world.root / f"data/raw/masks/{name}_segmentation.png").unlink()
+    with pytest.raises(InputError) as raised:
+        world.run()
+    assert [name in problem for name, problem in zip(names, raised.value.problems, strict=True)] == [True, True]
+    assert world.outputs() == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"threshold": 1.5}, "evaluate.threshold: found 1.5, expected less than 1"),
+        ({"threshold": "half"}, "evaluate.threshold: found 'half'"),
+        ({"refinement": "crf"}, "evaluate.refinement: found 'crf', expected 'none' or 'guided_filter'"),
+        ({"opening": -1}, "evaluate.opening: found -1"),
+        ({"treshold": 0.5}, "evaluate.treshold: unknown parameter; did you mean evaluate.threshold?"),
+    ],
+    ids=str,
+)
+def test_bad_parameters_are_one_clear_line(world, change, message):
+    with pytest.raises(InputError) as raised:
+        world.run(**change)
+    assert message in str(raised.value)
+    assert world.outputs() == {}
+
+
+def test_the_command_exits_with_one_and_no_traceback(tmp_path):
+    make(tmp_path, ["train", "val"])  # no weights
+    command = [sys.executable, str(REPOSITORY / "stages/evaluate.py")]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr.startswith("evaluate: error: models/unet/weights.safetensors: not found")
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,80 @@
+"""Evaluating thousands of images: memory does not grow with the images, and order and splits are kept."""
+
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lesionseg.arrays import Sample
+from lesionseg.errors import InputError
+from lesionseg.evaluation import Case, Threshold, cases, evaluate
+from lesionseg.postprocess import Cleaning
+
+FIXED = {"val": Threshold(0.5, "fixed")}
+NATIVE = (200, 150)
+
+
+def run(folder: Path, images: int) -> dict:
+    """Evaluate `images` times the same original mask of 30,000 pixels."""
+    mask = np.zeros(NATIVE, np.uint8)
+    mask[40:160, 30:100] = 255
+    Image.fromarray(mask).save(folder / "mask.png")
+    np.save(folder / "probabilities.npy", np.tile(np.uint8(100 + 5 * np.arange(16)), (images, 16, 1)))
+    probabilities = np.load(folder / "probabilities.npy", mmap_mode="r")
+    masks = np.broadcast_to(np.uint8(np.arange(16) > 7), probabilities.shape)
+    held_out = [Case(f"{index:06d}", "val", index, folder / "mask.png") for index in range(images)]
+    return evaluate(
+        held_out, probabilities, probabilities, masks, FIXED, Cleaning(), folder / "predicted.npy", None, workers=2
+    )
+
+
+def peak(folder: Path, images: int) -> int:
+    tracemalloc.start()
+    try:
+        run(folder, images)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_does_not_grow_with_the_images(tmp_path):
+    run(tmp_path, 8)  # what is imported and cached at first use
+    few, many = peak(tmp_path, 100), peak(tmp_path, 2100)
+    kept = (many - few) / 2000
+    assert kept < 3000, f"{kept:.0f} bytes stay for every image; one native mask would be {NATIVE[0] * NATIVE[1]}"
+
+
+def test_thousands_of_images_are_reported_in_order(tmp_path):
+    report = run(tmp_path, 3000)["val"]
+    assert [row["id"] for row in report.table()] == [f"{index:06d}" for index in range(3000)]
+    headline = report.headline(samples=200, seed=0)
+    assert headline["images"] == 3000
+    assert headline["confusion"]["tp"] + headline["confusion"]["fn"] == 3000 * 16 * 8
+    assert headline["per_image"]["dice"] == pytest.approx(headline["pooled"]["dice"], abs=1e-6), "all are the same"
+    assert np.load(tmp_path / "predicted.npy").shape == (3000, 16, 16)
+
+
+def test_an_error_in_one_image_is_raised_and_leaves_no_half_file(tmp_path):
+    np.save(tmp_path / "p.npy", np.zeros((2, 16, 16), np.uint8))
+    probabilities = np.load(tmp_path / "p.npy", mmap_mode="r")
+    (tmp_path / "bad.png").write_bytes(b"not a picture")
+    held_out = [Case("a", "val", 0, tmp_path / "bad.png")]
+    with pytest.raises(InputError, match=r"bad\.png"):
+        evaluate(held_out, probabilities, probabilities, probabilities, FIXED, Cleaning(), tmp_path / "o.npy", None, 1)
+    assert not list(tmp_path.glob("*o.npy*"))
+
+
+def test_val_comes_first_then_the_official_splits(tmp_path):
+    (tmp_path / "m.png").touch()
+    splits = ["official_test", "val", "train", "official_validation", "val"]
+    samples = [Sample(str(index), split, 1, 1, 0.0, "") for index, split in enumerate(splits)]
+    found = cases(samples, {sample.id: tmp_path / "m.png" for sample in samples})
+    assert [(case.id, case.row) for case in found] == [("1", 1), ("4", 4), ("3", 3), ("0", 0)]
+
+
+def test_a_processed_image_that_is_not_in_the_raw_data_is_named(tmp_path):
+    samples = [Sample("gone", "val", 1, 1, 0.0, "")]
+    with pytest.raises(InputError, match="gone: processed, but not in the raw data"):
+        cases(samples, {})
