@@ -137,6 +137,22 @@ def test_shrinking_is_the_area_average_at_one_half(height, width):
     np.testing.assert_array_equal(small[average == 0.5], 1)
 
 
+@pytest.mark.parametrize(("height", "width", "size"), [(767, 1022, 256), (301, 555, 48), (256, 257, 256), (90, 33, 32)])
+def test_shrinking_weighs_pixels_that_straddle_a_border(height, width, size):
+    def overlaps(count: int) -> np.ndarray:
+        """(size, count): the share of each target pixel that each source pixel covers."""
+        edges = np.arange(size + 1) * count / size
+        low = np.maximum(edges[:-1, None], np.arange(count))
+        high = np.minimum(edges[1:, None], np.arange(1, count + 1))
+        return np.maximum(high - low, 0) * size / count
+
+    mask = np.random.default_rng(0).random((height, width)) < 0.5
+    average = overlaps(height) @ mask @ overlaps(width).T
+    clear = np.abs(average - 0.5) > 2 / 255
+    np.testing.assert_array_equal(shrink(grey(mask * 255), size)[clear], average[clear] > 0.5)
+    assert clear.mean() > 0.5
+
+
 def test_shrinking_keeps_the_area():
     mask = lesion(1234, 1777)
     small = shrink(grey(mask * 255), 256)
