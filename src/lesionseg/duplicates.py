@@ -51,7 +51,7 @@ def thumbnail(image: np.ndarray) -> np.ndarray:
 
 
 def hashes(thumbnails: np.ndarray) -> np.ndarray:
-    """uint8 (N, 32, 32) -> bool (N, 255): signs of the low DCT coefficients."""
+    """uint8 (N, 32, 32) -> bool (N, 255): signs of the low DCT coefficients. In blocks: `thumbnails` may be mapped."""
     parts = [np.empty((0, BITS), bool)]
     for start in range(0, len(thumbnails), BLOCK):
         block = np.asarray(thumbnails[start : start + BLOCK], np.float32)
@@ -77,16 +77,23 @@ def close_pairs(bits: np.ndarray, distance: int) -> tuple[np.ndarray, np.ndarray
     return first[order], second[order], differing[order]
 
 
-def near_duplicates(thumbnails: np.ndarray, distance: int) -> list[Match]:
-    """Confirmed near-duplicates among uint8 (N, 32, 32) thumbnails, sorted by their indices."""
+def near_duplicates(thumbnails: np.ndarray, distance: int, among: np.ndarray | None = None) -> list[Match]:
+    """Confirmed near-duplicates among uint8 (N, 32, 32) thumbnails, sorted by their indices.
+
+    `among` are the indices to look at, increasing (None: all).
+    """
+    bits = hashes(thumbnails)
+    among = np.arange(len(bits)) if among is None else among
+    first, second, differing = close_pairs(bits[among], distance)
     matches = []
-    first, second, differing = close_pairs(hashes(thumbnails), distance)
     for start in range(0, len(first), BLOCK):
         part = slice(start, start + BLOCK)
-        scores = structure_correlation(thumbnails[first[part]], thumbnails[second[part]])
-        for index in np.flatnonzero(scores >= CONFIRM):
-            at = start + index
-            matches.append(Match(int(first[at]), int(second[at]), int(differing[at]), float(scores[index])))
+        left, right = among[first[part]], among[second[part]]
+        scores = structure_correlation(thumbnails[left], thumbnails[right])
+        matches += [
+            Match(int(left[at]), int(right[at]), int(differing[start + at]), float(scores[at]))
+            for at in np.flatnonzero(scores >= CONFIRM)
+        ]
     return matches
 
 

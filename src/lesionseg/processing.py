@@ -117,10 +117,7 @@ def _duplicates(pairs: Sequence[Pair], thumbnails: np.ndarray, distance: int | N
     if distance is not None:
         # One of each set of identical files stands for all: else a thousand copies are half a million near pairs.
         unique = np.setdiff1d(np.arange(len(pairs)), [second for _, second in same])
-        matches += [
-            Match(int(unique[match.first]), int(unique[match.second]), match.distance, match.correlation)
-            for match in duplicates.near_duplicates(thumbnails[unique], distance)
-        ]
+        matches += duplicates.near_duplicates(thumbnails, distance, unique)
     return sorted(matches, key=lambda match: (match.first, match.second))
 
 
