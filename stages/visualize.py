@@ -1,50 +1,51 @@
-"""Draw what the evaluation found: galleries and charts as PNG under plots/. The model is not run."""
+"""Draw what the evaluation found: galleries and charts under plots/, and a report page. The model is not run."""
 
 import checkout  # noqa: F401  isort: skip
 
-from lesionseg import figures, gallery
+from pathlib import Path
+
+from lesionseg import gallery
 from lesionseg.arrays import open_arrays
+from lesionseg.charts import charts
 from lesionseg.errors import run_stage
+from lesionseg.files import atomic
 from lesionseg.parameters import Field, Group, load
-from lesionseg.png import save_png
-from lesionseg.results import read_json, read_predictions, read_table
+from lesionseg.png import png_bytes
+from lesionseg.report import render
+from lesionseg.results import read_json, read_predictions, read_results
+
+PROCESSED, PREDICTIONS, MODEL = Path("data/processed"), Path("data/predictions"), Path("models/unet")
+METRICS, PLOTS = Path("metrics"), Path("plots")
 
 
 class Parameters(Group):
-    examples: int = Field(ge=1, le=16)
+    examples: int = Field(ge=1, le=gallery.MOST)
     seed: int = Field(ge=0)
 
 
 def main() -> None:
     parameters = load("visualize", Parameters)
-    images, masks = open_arrays("data/processed")
-    predictions = read_predictions("data/predictions", len(images), images.shape[1:3])
-    scores = read_table("plots/per_image.csv", ("id", "split", "dice", "iou"))
-    evaluation = read_json("metrics/evaluation.json")
-    history = read_table("models/unet/history.csv", ("epoch",))
+    results = read_results(METRICS, PLOTS, MODEL)
+    data = read_json(METRICS / "data.json")
+    images, masks = open_arrays(PROCESSED)
+    predictions = read_predictions(PREDICTIONS, len(images), images.shape[1:3])
 
-    split = predictions.splits[0]
-    place = {id: index for index, id in enumerate(predictions.ids)}
-    scores = scores.where("split", split)
-    ids, dice, iou = scores.texts("id"), scores.numbers("dice"), scores.numbers("iou")
-    for kind in gallery.KINDS:
-        examples = [
-            gallery.Example(
-                ids[index],
-                f"Dice {dice[index]:.3f} · IoU {iou[index]:.3f}",
-                images[predictions.rows[place[ids[index]]]],
-                masks[predictions.rows[place[ids[index]]]],
-                predictions.predicted[place[ids[index]]],
-                predictions.probabilities[place[ids[index]]],
-            )
-            for index in gallery.choose(kind, ids, dice, parameters.examples, parameters.seed)
-        ]
-        title = f"{kind.capitalize()} predictions · split {split}, {len(ids)} images"
-        save_png(gallery.draw(title, examples), f"plots/gallery_{kind}.png")
-    curves = figures.training_curves({name: history.numbers(name) for name in history.columns})
-    save_png(curves, "plots/training_curves.png", colours=64)
-    confusion = figures.confusion_matrix({name: part["confusion"] for name, part in evaluation.items()})
-    save_png(confusion, "plots/confusion_matrix.png", colours=64)
+    galleries = list(gallery.galleries(results, predictions, images, masks, parameters.examples, parameters.seed))
+    drawn = [(chart, png_bytes(chart.figure)) for chart in charts(results)]
+    page = render(results, galleries, drawn, {"Network": results.network, "Data": data})
+
+    first = [shown for shown in galleries if shown.split == galleries[0].split]  # git holds one split, the report all
+    pictures = {f"gallery_{shown.kind}": png_bytes(gallery.draw(shown), 256, gallery.VIRIDIS) for shown in first}
+    pictures |= {chart.name: content for chart, content in drawn}
+    for name, content in pictures.items():
+        write(PLOTS / f"{name}.png", content)
+    write(PLOTS / "history.csv", (MODEL / "history.csv").read_bytes())  # in git, for `dvc plots diff` without the cache
+    write(PLOTS / "report.html", page.encode())
+
+
+def write(path: Path, content: bytes) -> None:
+    with atomic(path) as temporary:
+        temporary.write_bytes(content)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Predictions as pictures: for each example the photograph with outlines, the probabilities, and the errors."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,13 +11,26 @@ from matplotlib.patches import Patch
 from PIL import Image
 from scipy import ndimage
 
-from lesionseg import palette
+from lesionseg import palette, style
+from lesionseg.errors import InputError
+from lesionseg.results import Predictions, Results
 
 KINDS = ("best", "median", "worst", "random")
+MOST = 16  # examples in a gallery
 COLUMNS = 4  # examples side by side
 PANEL = 256  # pixels along a panel's longer side, with up to COLUMNS examples
 SUPERSAMPLING = 2  # outlines are drawn this much larger, so that their edges are smooth
-LINE, HALO = 1.8, 3.4  # widths in pixels of an outline and of the dark line under it
+LINES = (  # width in pixels, colour, opacity; in this order, so that both show where the outlines coincide
+    ("truth", 4.2, "#000000", 0.35),
+    ("truth", 2.8, palette.TRUTH, 1.0),
+    ("predicted", 2.6, "#000000", 0.35),
+    ("predicted", 1.5, palette.PREDICTION, 1.0),
+)
+
+LEVELS = 32  # shades of probability: a palette has room for them, and fewer shades take fewer bytes
+VIRIDIS = [
+    tuple(int(part) for part in shade[:3]) for shade in colormaps["viridis"](np.linspace(0, 1, LEVELS), bytes=True)
+]
 
 DPI = 100
 GAP = 6  # pixels between panels
@@ -35,6 +48,51 @@ class Example:
     truth: np.ndarray  # uint8 (H, W), 0 and 1
     predicted: np.ndarray  # uint8 (H, W), 0 and 1
     probabilities: np.ndarray  # uint8 (H, W), 255 stands for 1
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The examples of one kind of one split."""
+
+    kind: str  # one of KINDS
+    split: str
+    images: int  # in the split, examples or not
+    examples: list[Example]
+
+
+def galleries(
+    results: Results, predictions: Predictions, images: np.ndarray, masks: np.ndarray, count: int, seed: int
+) -> Iterator[Gallery]:
+    """The galleries of every kind of every split, `count` examples each (fewer where there are fewer images).
+
+    `images` uint8 (N, H, W, 3) and `masks` uint8 (N, H, W) are the processed arrays. Raises InputError for images
+    that were scored but have no prediction.
+    """
+    place = {name: row for row, name in enumerate(predictions.ids)}
+    table = results.tables["per_image"]
+    if missing := [name for name in table.texts("id") if name not in place]:
+        raise InputError(
+            f"{table.path}: {', '.join(missing[:5])} and no prediction of it, {len(missing)} such images; "
+            "run `dvc repro --force evaluate`"
+        )
+    for split in results.evaluation:
+        scored = table.where("split", split)
+        ids, dice, iou = scored.texts("id"), scored.numbers("dice"), scored.numbers("iou")
+        for kind in KINDS:
+            examples = []
+            for chosen in choose(kind, ids, dice, count, seed):
+                row = place[ids[chosen]]
+                examples.append(
+                    Example(
+                        id=ids[chosen],
+                        caption=f"Dice {dice[chosen]:.3f} · IoU {iou[chosen]:.3f}",
+                        image=images[predictions.rows[row]],
+                        truth=masks[predictions.rows[row]],
+                        predicted=predictions.predicted[row],
+                        probabilities=predictions.probabilities[row],
+                    )
+                )
+            yield Gallery(kind, split, len(ids), examples)
 
 
 def choose(kind: str, ids: Sequence[str], scores: Sequence[float], count: int, seed: int = 0) -> list[int]:
@@ -64,26 +122,24 @@ def choose(kind: str, ids: Sequence[str], scores: Sequence[float], count: int, s
 def outlined(example: Example, size: tuple[int, int]) -> np.ndarray:
     """The photograph with the true and the predicted outline: uint8 (height, width, 3) for size (height, width)."""
     picture = _resize(example.image, size).astype(np.float32)
-    for mask, colour in ((example.truth, palette.TRUTH), (example.predicted, palette.PREDICTION)):
-        distance = _distance_to_border(mask, size)
-        for width, ink in ((HALO, (0, 0, 0)), (LINE, palette.rgb(colour))):
-            alpha = np.clip(width / 2 + 0.5 - distance, 0, 1)[..., None]
-            if ink == (0, 0, 0):
-                alpha *= 0.55
-            picture += alpha * (np.array(ink, np.float32) - picture)
+    distances = {name: _distance_to_border(getattr(example, name), size) for name in ("truth", "predicted")}
+    for name, width, colour, opacity in LINES:
+        cover = opacity * np.clip(width / 2 + 0.5 - distances[name], 0, 1)[..., None]
+        picture += cover * (np.array(palette.rgb(colour), np.float32) - picture)
     return np.rint(picture).astype(np.uint8)
 
 
 def probability_map(example: Example, size: tuple[int, int]) -> np.ndarray:
-    """The probabilities in viridis, dark 0 to yellow 1: uint8 (height, width, 3)."""
-    probabilities = _resize(example.probabilities, size)
-    return (colormaps["viridis"](probabilities / 255)[..., :3] * 255).round().astype(np.uint8)
+    """The probabilities in LEVELS steps of viridis, dark 0 to yellow 1: uint8 (height, width, 3)."""
+    step = _resize(example.probabilities, size).astype(np.uint16) * LEVELS // 256
+    return np.array(VIRIDIS, np.uint8)[step]
 
 
 def error_map(example: Example, size: tuple[int, int]) -> np.ndarray:
     """Agreement, misses and false alarms over the darkened photograph: uint8 (height, width, 3)."""
     grey = np.asarray(Image.fromarray(_resize(example.image, size)).convert("L"))
-    picture = np.repeat((grey * 0.45)[..., None], 3, axis=-1).astype(np.uint8)
+    dark = (grey * 0.45).astype(np.uint8) // 6 * 6  # coarse levels halve the bytes and are not seen
+    picture = np.repeat(dark[..., None], 3, axis=-1)
     truth, predicted = (_resize(255 * mask, size) >= 128 for mask in (example.truth, example.predicted))
     picture[truth & predicted] = palette.rgb(palette.AGREEMENT)
     picture[truth & ~predicted] = palette.rgb(palette.TRUTH)
@@ -101,8 +157,10 @@ def panel_size(shape: tuple[int, int], count: int) -> tuple[int, int]:
 ROWS = (("photograph", outlined), ("probability", probability_map), ("errors", error_map))
 
 
-def draw(title: str, examples: Sequence[Example]) -> Figure:
-    """A gallery of one or more examples: a column each, bands of COLUMNS columns."""
+@style.applied()
+def draw(shown: Gallery) -> Figure:
+    """A gallery of one or more examples: a column each, in bands of COLUMNS columns."""
+    examples = shown.examples
     height, width = panel_size(examples[0].image.shape[:2], len(examples))
     columns = min(COLUMNS, len(examples))
     bands = -(-len(examples) // columns)
@@ -115,6 +173,8 @@ def draw(title: str, examples: Sequence[Example]) -> Figure:
         style = {"color": palette.INK, "va": "top", "fontsize": 10.5} | style
         figure.text(x / total[0], 1 - y / total[1], words, **style)
 
+    images = "1 image" if shown.images == 1 else f"{shown.images:,} images"
+    title = f"{shown.kind.capitalize()} predictions · {shown.split}, {images}"
     text(8, 7, title, fontsize=13)
     for band in range(bands):
         top = TITLE + band * band_height
@@ -142,8 +202,9 @@ def _outline_key(figure, text, y, total) -> None:
 def _probability_key(figure, text, y, total) -> None:
     text(8, y, "Probability", weight="bold")
     axes = figure.add_axes((10 / total[0], 1 - (y + 38) / total[1], 110 / total[0], 12 / total[1]))
-    axes.imshow(np.linspace(0, 1, 256)[None], cmap="viridis", aspect="auto", extent=(0, 1, 0, 1))
+    axes.imshow(np.array(VIRIDIS, np.uint8)[None], aspect="auto", extent=(0, 1, 0, 1))
     axes.set(yticks=[], xticks=[0, 0.5, 1], xticklabels=["0", "0.5", "1"])
+    axes.grid(False)
     axes.tick_params(labelsize=9.5, colors=palette.INK, length=3)
 
 

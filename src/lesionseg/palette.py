@@ -25,7 +25,9 @@ SCORES = {  # charts that compare scores
     "recall": "#009e73",  # bluish green
 }
 INK = "#262626"  # text and axes
-FAINT = "#b3b3b3"  # grid lines, references such as the diagonal of a calibration chart
+FAINT = "#b3b3b3"  # references, such as the diagonal of a calibration chart
+
+ALL = (TRUTH, PREDICTION, AGREEMENT, INK, FAINT, *SPLITS.values(), *SCORES.values())
 
 
 def rgb(colour: str) -> tuple[int, int, int]:

@@ -1,10 +1,12 @@
 """What the evaluation wrote, read back for the pictures and checked against itself before anything is drawn."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
 from lesionseg.errors import InputError
 from lesionseg.files import read_csv
@@ -54,6 +56,18 @@ def read_table(path: str | Path, required: tuple[str, ...]) -> Table:
     return Table(path, {name: [row[name] or "" for row in rows] for name in header})
 
 
+def read_metadata(path: str | Path) -> dict:
+    """What a weights file of this project says of its network, from the file's header alone."""
+    path = Path(path)
+    try:
+        with safe_open(path, "numpy") as file:
+            return json.loads((file.metadata() or {})["lesionseg"])
+    except FileNotFoundError:
+        raise InputError(f"{path}: not found; run `dvc repro`") from None
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise InputError(f"{path}: not weights of this project ({error!r}); run `dvc repro --force train`") from None
+
+
 def read_json(path: str | Path) -> dict:
     """Read a JSON object; InputError when the file is missing or not JSON."""
     path = Path(path)
@@ -63,6 +77,61 @@ def read_json(path: str | Path) -> dict:
         raise InputError(f"{path}: not found; run `dvc repro`") from None
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({error}); run `dvc repro --force`") from None
+
+
+TABLES = {  # of the evaluation, and the columns that pictures need
+    "per_image": ("id", "split", "dice", "iou", "lesion_fraction"),
+    "thresholds": ("split", "threshold", "dice", "iou", "precision", "recall"),
+    "calibration": ("split", "predicted", "observed", "pixels"),
+    "precision_recall": ("split", "recall", "precision"),
+    "roc": ("split", "false_positive_rate", "true_positive_rate"),
+}
+HISTORY = ("epoch", "train_loss", "train_dice", "train_iou", "val_loss", "val_dice", "val_iou")
+SPLITS = ("val", "official_validation", "official_test")  # in the order of every picture; the first is shown first
+
+
+@dataclass(frozen=True)
+class Results:
+    """Every figure and table of one evaluation."""
+
+    evaluation: dict[str, dict]  # split -> figures, in the order of SPLITS
+    detail: dict[str, dict]  # split -> breakdowns
+    tables: dict[str, Table]  # name in TABLES -> table
+    history: Table  # of the training
+    network: dict  # what the weights say of themselves
+
+    def by_split(self, table: str, column: str) -> dict[str, np.ndarray]:
+        """A numeric column of a table for each split."""
+        return {split: self.tables[table].where("split", split).numbers(column) for split in self.evaluation}
+
+
+def read_results(metrics: str | Path, tables: str | Path, model: str | Path) -> Results:
+    """Read evaluation.json and evaluation_detail.json, the CSV tables, and the model's history and metadata.
+
+    Each argument is a folder. Raises InputError with a line for every file that is missing, damaged or foreign.
+    """
+    metrics, tables, model = Path(metrics), Path(tables), Path(model)
+    problems: list[str] = []
+
+    def attempt(read: Callable, *arguments):
+        try:
+            return read(*arguments)
+        except InputError as error:
+            problems.extend(error.problems)
+
+    evaluation = attempt(read_json, metrics / "evaluation.json")
+    detail = attempt(read_json, metrics / "evaluation_detail.json")
+    read = {name: attempt(read_table, tables / f"{name}.csv", columns) for name, columns in TABLES.items()}
+    history = attempt(read_table, model / "history.csv", HISTORY)
+    network = attempt(read_metadata, model / "weights.safetensors")
+    if history is not None and not len(history):
+        problems.append(f"{history.path}: no epoch in it; run `dvc repro --force train`")
+    if evaluation is not None and (unknown := set(evaluation) - set(SPLITS)):
+        problems.append(f"{metrics / 'evaluation.json'}: split {', '.join(unknown)}, expected {', '.join(SPLITS)}")
+    if problems:
+        raise InputError(problems)
+    ordered = {split: evaluation[split] for split in SPLITS if split in evaluation}
+    return Results(ordered, detail, read, history, network)
 
 
 @dataclass(frozen=True)
