@@ -9,8 +9,9 @@ from typing import Literal
 from lesionseg import device, submission, weights
 from lesionseg.arrays import SPLITS, open_arrays, read_samples
 from lesionseg.errors import run_stage
-from lesionseg.evaluation import Case, Predictor, cases, cores, evaluate, thresholds
+from lesionseg.evaluation import Case, Predictor, cases, evaluate, thresholds
 from lesionseg.files import write_csv, write_json
+from lesionseg.parallel import cores
 from lesionseg.parameters import Field, Group, Runtime, load
 from lesionseg.postprocess import Cleaning
 from lesionseg.sources import manifest

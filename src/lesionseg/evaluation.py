@@ -1,6 +1,5 @@
 """From images to figures: predict, choose a threshold, measure every image on all cores, report each split."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -196,8 +195,3 @@ def original(case: Case) -> np.ndarray:
         return read_mask(case.mask)
     except ImageError as error:
         raise InputError(f"{case.mask}: {error}; run `dvc repro --force download`") from None
-
-
-def cores() -> int:
-    """The cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

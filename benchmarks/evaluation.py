@@ -1,0 +1,173 @@
+"""What an evaluation costs: time an image by stage of the work, scaling over cores, and memory against images.
+
+    python benchmarks/evaluation.py [--images 60] [--base-width 16]
+
+It draws blobs as masks at the native sizes that ISIC 2018 has and measures the evaluation's own functions on them;
+probabilities are the blurred mask, so that the outlines are as long as real ones. The network has random weights:
+its cost does not depend on them.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+
+from lesionseg import native
+from lesionseg.boundary import distances
+from lesionseg.counts import count
+from lesionseg.evaluation import Case, Threshold, evaluate
+from lesionseg.masks import read_mask
+from lesionseg.networks import build
+from lesionseg.parallel import cores
+from lesionseg.postprocess import Cleaning
+from lesionseg.prediction import BATCH, predict
+from lesionseg.refine import REFINEMENTS
+
+# width, height and rough share of the 2,594 training images (Codella et al. 2018 gives the range; sizes cluster)
+SIZES = [((1022, 767), 6), ((2048, 1536), 1), ((3024, 2016), 4), ((4288, 2848), 2), ((6688, 4439), 2)]
+TRAINING_IMAGES = 2594
+SIDE = 256
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=60)
+    parser.add_argument("--base-width", type=int, default=16)
+    parser.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)  # a child: how many of which folder
+    arguments = parser.parse_args()
+    if arguments.memory:
+        peak_memory(Path(arguments.memory[0]), int(arguments.memory[1]))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        cases, probabilities, masks = data_set(Path(folder), arguments.images)
+        single_image(cases, probabilities)
+        scaling(cases, probabilities, masks, Path(folder))
+        memory(Path(folder), arguments.images)
+    network(arguments.base_width)
+
+
+def data_set(folder: Path, images: int) -> tuple[list[Case], np.ndarray, np.ndarray]:
+    """Masks as PNG in `folder`; probabilities as a file mapped into memory, as the stage has them."""
+    random = np.random.default_rng(0)
+    sizes = [size for size, share in SIZES for _ in range(share)]
+    probabilities, masks = [], []
+    for index in range(images):
+        width, height = sizes[index * 7 % len(sizes)]
+        noise = cv2.resize(random.random((9, 9), np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+        y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
+        mask = (np.hypot(x, y) < 0.3 + 0.5 * noise).astype(np.uint8)
+        path = folder / f"{index}_segmentation.png"
+        Image.fromarray(mask * np.uint8(255)).save(path)
+        small = cv2.resize(mask * np.uint8(255), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+        masks.append(small // 128)
+        probabilities.append(cv2.GaussianBlur(np.roll(small, 3, 1), (0, 0), 3))
+    np.save(folder / "probabilities.npy", np.stack(probabilities))
+    np.save(folder / "masks.npy", np.stack(masks))
+    return opened(folder, images)
+
+
+def opened(folder: Path, images: int) -> tuple[list[Case], np.ndarray, np.ndarray]:
+    """The cases of a folder that `data_set` filled, over and over until there are `images`."""
+    probabilities, masks = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("probabilities", "masks"))
+    there = len(masks)
+    cases = [Case(f"{i}", "val", i % there, folder / f"{i % there}_segmentation.png") for i in range(images)]
+    return cases, probabilities, masks
+
+
+def single_image(cases: list[Case], probabilities: np.ndarray) -> None:
+    print("milliseconds an image, one thread")
+    print(f"  {'native size':>12s}{'read mask':>11s}{'enlarge':>9s}{'count':>7s}{'boundary':>10s}")
+    seen = set()
+    for case, map_ in zip(cases, probabilities, strict=True):
+        truth, reading = timed(lambda: read_mask(case.mask))  # noqa: B023
+        if truth.shape in seen:
+            continue
+        seen.add(truth.shape)
+        mask, enlarging = timed(lambda: native.mask_at(map_, truth.shape, 128))  # noqa: B023
+        _, counting = timed(lambda: count(mask, truth))  # noqa: B023
+        _, measuring = timed(lambda: distances(mask, truth))  # noqa: B023
+        size = f"{truth.shape[1]}×{truth.shape[0]}"
+        print(f"  {size:>12s}{reading:11.1f}{enlarging:9.1f}{counting:7.1f}{measuring:10.1f}")
+
+
+def scaling(cases: list[Case], probabilities: np.ndarray, masks: np.ndarray, folder: Path) -> None:
+    print(f"\nevaluate() on {len(cases)} images")
+    base = None
+    for workers in sorted({1, 2, cores()}):
+        _, milliseconds = timed(lambda: run(cases, probabilities, masks, folder, workers))  # noqa: B023
+        base = base or milliseconds
+        minutes = milliseconds / len(cases) * TRAINING_IMAGES / 60_000
+        print(
+            f"  {workers:2d} threads: {milliseconds / len(cases):6.1f} ms an image, "
+            f"{base / milliseconds:4.2f} times one; {TRAINING_IMAGES} images in {minutes:.1f} minutes"
+        )
+
+
+def run(cases: list[Case], probabilities: np.ndarray, masks: np.ndarray, folder: Path, workers: int) -> dict:
+    cut = {"val": Threshold(0.5, "fixed")}
+    return evaluate(
+        cases, probabilities, probabilities, masks, cut, Cleaning(), folder / "predicted.npy", None, workers
+    )
+
+
+def memory(folder: Path, images: int) -> None:
+    print("\npeak memory of a process that evaluates, native size, 2 threads")
+    for times in (1, 2, 4):
+        child = [sys.executable, __file__, "--memory", str(folder), str(times * images)]
+        peak = subprocess.run(child, check=True, capture_output=True, text=True).stdout.strip()
+        print(f"  {times * images:5d} images {peak}")
+
+
+def peak_memory(folder: Path, images: int) -> None:
+    """Evaluate `images` images of the folder in this process and print its peak resident memory."""
+    cases, probabilities, masks = opened(folder, images)
+    repeated = np.stack([probabilities[case.row] for case in cases])
+    np.save(folder / "repeated.npy", repeated)
+    del repeated
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    run(cases, np.load(folder / "repeated.npy", mmap_mode="r"), masks, folder, 2)
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(f"{after // 1024:6d} MiB, {before // 1024} MiB of it before the first")
+
+
+def network(base_width: int) -> None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    print(f"\nprediction on {device}, base width {base_width}, {SIDE}×{SIDE}, milliseconds an image")
+    images = np.random.default_rng(0).integers(0, 256, (2 * BATCH[device], SIDE, SIDE, 3), np.uint8)
+    rows = range(len(images))
+    model = build("unet", base_width)
+    for augmentation in ("none", "flips", "flips_rotations"):
+        _, elapsed = timed(lambda: list(predict(model, images, rows, device, augmentation)))  # noqa: B023
+        print(f"  float32, test-time augmentation {augmentation:16s} {elapsed / len(images):8.1f}")
+    inputs = torch.zeros(BATCH[device], 3, SIDE, SIDE, device=device).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        for dtype in (torch.float32, torch.bfloat16):
+            with torch.autocast(device, dtype if dtype != torch.float32 else None, enabled=dtype != torch.float32):
+                _, elapsed = timed(lambda: model(inputs).float().cpu())
+            print(f"  the network alone, {dtype!s:15s} {elapsed / len(inputs):8.1f}")
+    for name, refine in REFINEMENTS.items():
+        if refine:
+            _, elapsed = timed(lambda: refine(images[0, ..., 0], images[0]))  # noqa: B023
+            print(f"  refinement {name}, one thread {elapsed:8.1f}")
+
+
+def timed(function) -> tuple:
+    """The result, and the shorter of two runs in milliseconds."""
+    best = np.inf
+    for _ in range(2):
+        start = time.perf_counter()
+        result = function()
+        best = min(best, time.perf_counter() - start)
+    return result, best * 1000
+
+
+if __name__ == "__main__":
+    main()
