@@ -364,3 +364,30 @@ def test_the_contact_sheet_is_small_and_outlines_the_lesions(tmp_path):
     with Image.open(tmp_path / "samples.png") as saved:
         assert saved.size == sheet.size
         assert saved.info == {}  # no software, no time
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_pairs(tmp_path):
+    """The arrays of 60 and of 360 pairs at 256 pixels differ by 75 MB; the peak memory of the process must not."""
+    program = """
+import resource, sys
+from pathlib import Path
+from lesionseg.processing import process
+from lesionseg.sources.manifest import Pair
+count, out = int(sys.argv[1]), Path(sys.argv[2])
+out.mkdir()
+pairs = [
+    Pair(f"I{i:04d}", "images/L000.jpg", "masks/L000_segmentation.png", 90, 70, str(i), str(i), "training", "folder")
+    for i in range(count)
+]
+process(Path("data/raw"), pairs, out, size=256, validation_fraction=0.2, seed=0, drop_invalid=False,
+        duplicate_distance=None, workers=2)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    raw = Raw(tmp_path, count=1)
+    peaks = [
+        int(subprocess.check_output([sys.executable, "-c", program, str(count), f"out{count}"], cwd=raw.top, text=True))
+        for count in (60, 360)
+    ]
+    assert (tmp_path / "out360/images.npy").stat().st_size > 70e6
+    assert peaks[1] - peaks[0] < 10 * 1024  # kilobytes
