@@ -83,12 +83,22 @@ def test_an_unknown_augmentation_is_refused(network, images):
         list(predict(network, images, [0], augmentation="crops"))
 
 
-def test_the_callers_torch_settings_are_left_alone(network, images):
-    before = (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic, torch.is_inference_mode_enabled())
-    for _ in predict(network, images, [0, 1]):
-        assert not torch.is_inference_mode_enabled()
-    after = (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic, torch.is_inference_mode_enabled())
-    assert before == after
+@pytest.mark.parametrize("format", ["ieee", "tf32"])
+def test_the_callers_torch_settings_are_left_alone(network, images, format):
+    cudnn = torch.backends.cudnn
+
+    def settings() -> tuple:
+        return cudnn.conv.fp32_precision, cudnn.benchmark, cudnn.deterministic, torch.is_inference_mode_enabled()
+
+    original = cudnn.conv.fp32_precision
+    try:
+        cudnn.conv.fp32_precision = format
+        before = settings()
+        for _ in predict(network, images, [0, 1]):
+            assert settings() == before, "between two images too"
+        assert settings() == before
+    finally:
+        cudnn.conv.fp32_precision = original
 
 
 @pytest.mark.cuda

@@ -73,12 +73,17 @@ def _quantised(probabilities: Tensor) -> np.ndarray:
 
 @contextmanager
 def _single_precision() -> Iterator[None]:
-    """Full float32 in convolutions and products on CUDA too, by the same algorithm each time."""
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = (cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark, cudnn.deterministic)
-    cudnn.allow_tf32 = matmul.allow_tf32 = cudnn.benchmark = False
-    cudnn.deterministic = True
+    """Full float32 in convolutions and products, by the same algorithm each time."""
+    cudnn = torch.backends.cudnn
+    operations = (cudnn.conv, torch.backends.cuda.matmul, torch.backends.mkldnn.conv, torch.backends.mkldnn.matmul)
+    formats = [operation.fp32_precision for operation in operations]
+    before = (cudnn.benchmark, cudnn.deterministic)
     try:
+        for operation in operations:
+            operation.fp32_precision = "ieee"
+        cudnn.benchmark, cudnn.deterministic = False, True
         yield
     finally:
-        cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark, cudnn.deterministic = before
+        for operation, format in zip(operations, formats, strict=True):
+            operation.fp32_precision = format
+        cudnn.benchmark, cudnn.deterministic = before
