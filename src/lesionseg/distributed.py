@@ -7,6 +7,7 @@ has no CPU form.
 """
 
 import os
+import signal
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.multiprocessing import ProcessExitedException, start_processes
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, start_processes
 
 from lesionseg.errors import InputError
 
@@ -56,13 +57,17 @@ def launch(function: Callable[[], None], processes: int) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory() as reports:
+        children = start_processes(
+            _child, (function, processes, port, reports), processes, join=False, start_method="spawn"
+        )
         try:
-            start_processes(_child, (function, processes, port, reports), processes, start_method="spawn")
-        except ProcessExitedException as error:
-            said = [path.read_text(encoding="utf-8").splitlines() for path in sorted(Path(reports).iterdir())]
-            if said:
+            while not children.join():
+                pass
+        except (ProcessExitedException, ProcessRaisedException):
+            # whichever failed first: the others may only have lost their connection to the one with the cause
+            if said := [path.read_text(encoding="utf-8").splitlines() for path in sorted(Path(reports).iterdir())]:
                 raise InputError(said[0]) from None
-            if error.signal_name == "SIGKILL":
+            if any(process.exitcode == -signal.SIGKILL for process in children.processes):
                 raise InputError(
                     f"params.yaml: train.processes: one of the {processes} processes was killed, as the system does "
                     "when memory runs out; lower train.processes or train.batch_size"
@@ -137,7 +142,7 @@ def share_gradients(model: nn.Module, device: torch.device) -> nn.Module:
     return nn.parallel.DistributedDataParallel(
         model,
         device_ids=[device] if device.type == "cuda" else None,
-        broadcast_buffers=False,  # equal everywhere: statistics are over all processes
+        forward_sync_buffers=False,  # equal everywhere: statistics are over all processes
         gradient_as_bucket_view=True,
     )
 

@@ -5,6 +5,7 @@ random numbers are drawn anew from them. So a run can stop after any step and go
 not, and the workers that load and the processes that share a batch change nothing.
 """
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -360,3 +361,4 @@ def _line(row: Row, recipe: Recipe, images_per_second: float) -> str:
 def _tell(place: Place, message: str) -> None:
     if place.first:
         tqdm.write(message)
+        sys.stdout.flush()  # seen at once where it goes into a pipe or a log

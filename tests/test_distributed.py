@@ -1,0 +1,175 @@
+"""Several processes give what one gives."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from lesionseg import distributed, losses
+from lesionseg.distributed import Place, launch
+from lesionseg.errors import InputError
+from lesionseg.training import unit_interval
+from tiny_training import CPU, EVERYTHING, PLAIN, arrays, member, network
+
+TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}  # float32, sums in another order
+
+
+def gradients_of_shares(folder: str, batches: list[list[int]]) -> None:
+    """Take this process's share of each batch through U-Net forward and backward; the first saves what came out."""
+    place = distributed.place()
+    with distributed.group(place, CPU):
+        for batch, sizes in enumerate(batches):
+            start = sum(sizes[: place.rank])
+            model = distributed.share_batch_norm(network(4), CPU)
+            wrapped = distributed.share_gradients(model, CPU)
+            images, masks = (torch.from_numpy(array[start : start + sizes[place.rank]]) for array in arrays(sum(sizes)))
+            image_losses = losses.build("bce_dice")(wrapped(unit_interval(images)), masks[:, None])
+            (image_losses.sum() * place.processes / sum(sizes)).backward()
+            if place.first:
+                gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+                torch.save(
+                    {"gradients": gradients, "buffers": dict(model.named_buffers())}, Path(folder, f"{batch}.pt")
+                )
+
+
+def test_gradients_and_statistics_are_those_of_one_process_with_the_whole_batch(tmp_path):
+    """An idle process, as in a last batch of one image, takes part without a sample."""
+    batches = [[3, 2], [1, 0]]
+    launch(partial(gradients_of_shares, str(tmp_path), batches), 2)
+    for batch, sizes in enumerate(batches):
+        shared = torch.load(tmp_path / f"{batch}.pt")
+        model = network(4)
+        images, masks = arrays(sum(sizes))
+        logits = model(unit_interval(torch.from_numpy(images)))
+        losses.build("bce_dice")(logits, torch.from_numpy(masks)[:, None]).mean().backward()
+        for name, parameter in model.named_parameters():
+            torch.testing.assert_close(shared["gradients"][name], parameter.grad, msg=name, **TOLERANCE)
+        for name, buffer in model.named_buffers():
+            torch.testing.assert_close(shared["buffers"][name], buffer, msg=name, **TOLERANCE)
+
+
+def outcome(folder: Path) -> dict:
+    return json.loads((folder / "outcome.json").read_text())
+
+
+@pytest.mark.parametrize("recipe", [EVERYTHING | {"accumulation": 1}, pytest.param(PLAIN, marks=pytest.mark.slow)])
+def test_two_processes_train_like_one(tmp_path, recipe):
+    """Eleven images in batches of four: the last batch is shared unevenly. Dice to 2e-3: pixels at the threshold."""
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        if processes == 1:
+            member(str(folder), recipe)
+        else:
+            launch(partial(member, str(folder), recipe), processes)
+    for one, two in zip(*(outcome(tmp_path / name)["history"] for name in "12"), strict=True):
+        assert two == pytest.approx(one, abs=2e-3)
+
+
+@pytest.mark.slow
+def test_two_processes_killed_and_resumed(tmp_path):
+    for name, deaths in (("whole", [None]), ("killed", [2, 5, None])):
+        (tmp_path / name).mkdir()
+        for dies_at in deaths:
+            run = partial(member, str(tmp_path / name), PLAIN, 1e-9, dies_at)
+            if dies_at is None:
+                launch(run, 2)
+            else:
+                with pytest.raises(InputError, match=r"train\.processes: one of the 2 processes was killed"):
+                    launch(run, 2)
+    whole, killed = outcome(tmp_path / "whole"), outcome(tmp_path / "killed")
+    assert killed["digest"] == whole["digest"]
+    assert killed["loss_calls"] < whole["loss_calls"]
+
+
+def refuse() -> None:
+    place = distributed.place()
+    with distributed.group(place, CPU):
+        if place.rank == 1:
+            raise InputError(["first problem", "second problem"])
+        distributed.add_up(torch.ones(1))  # waits for the other, in vain
+
+
+def test_an_input_error_of_one_process_ends_all_and_is_raised_here():
+    with pytest.raises(InputError) as error:
+        launch(refuse, 2)
+    assert error.value.problems == ["first problem", "second problem"]
+
+
+def linger(folder: str) -> None:
+    place = distributed.place()
+    Path(folder, f"{place.rank}.pid").write_text(str(os.getpid()))
+    time.sleep(120)
+
+
+@pytest.mark.slow
+def test_processes_end_with_the_one_that_started_them(tmp_path):
+    """`kill -9` of the stage leaves nobody behind who would go on writing."""
+    code = f"import test_distributed as t, functools; t.launch(functools.partial(t.linger, {str(tmp_path)!r}), 2)"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    parent = subprocess.Popen([sys.executable, "-c", f"if __name__ == '__main__':\n {code}"], env=environment)
+    files = [tmp_path / "0.pid", tmp_path / "1.pid"]
+    deadline = time.monotonic() + 60
+    while not all(file.exists() and file.read_text() for file in files):
+        assert time.monotonic() < deadline
+        assert parent.poll() is None
+        time.sleep(0.05)
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    pids = [int(file.read_text()) for file in files]
+    while any(_running(pid) for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_the_place_is_what_torchrun_says(monkeypatch):
+    assert distributed.place() is None
+    for name, value in {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert distributed.place() == Place(rank=5, processes=8, local_rank=1)
+    assert not distributed.place().first
+
+
+def test_a_single_process_needs_no_connection():
+    with distributed.group(Place(), CPU):
+        tensor = torch.ones(2)
+        assert distributed.add_up(tensor) is tensor
+        assert distributed.from_first("x") == "x"
+        model = nn.BatchNorm2d(2)
+        assert distributed.share_gradients(distributed.share_batch_norm(model, CPU), CPU) is model
+        assert type(model) is nn.BatchNorm2d
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_nccl_with_a_single_process(monkeypatch):
+    environment = {
+        "RANK": "0",
+        "WORLD_SIZE": "1",
+        "LOCAL_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "29511",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    device = torch.device("cuda", 0)
+    with distributed.group(distributed.place(), device):
+        tensor = torch.ones(3, device=device)
+        torch.distributed.all_reduce(tensor)
+        assert torch.distributed.get_backend() == "nccl"
+        assert tensor.tolist() == [1, 1, 1]

@@ -1,0 +1,303 @@
+"""stages/train.py as DVC runs it, in a directory of its own."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from lesionseg import device, precision, weights
+from lesionseg.arrays import Sample, write_samples
+from lesionseg.errors import InputError
+from lesionseg.files import read_csv
+from tiny_training import arrays
+
+REPOSITORY = Path(__file__).parents[1]
+TINY = {"base_width": 2, "epochs": 3, "batch_size": 4, "learning_rate": 1e-3}
+
+
+def workspace(folder: Path, count: int = 12, val: tuple[int, ...] = (1, 4, 7), runtime: dict | None = None, **train):
+    """A directory with params.yaml, the repository's with changes, and a tiny processed data set."""
+    parameters = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+    parameters["train"] |= TINY | train
+    parameters["runtime"] |= {"device": "cpu"} | (runtime or {})
+    processed = folder / "data/processed"
+    processed.mkdir(parents=True)
+    (folder / "params.yaml").write_text(yaml.safe_dump(parameters))
+    images, masks = arrays(count)
+    np.save(processed / "images.npy", images)
+    np.save(processed / "masks.npy", masks)
+    rows = [
+        Sample(f"T_{row:02d}", "val" if row in val else "train", 32, 32, float(masks[row].mean()), f"T_{row:02d}")
+        for row in range(count)
+    ]
+    write_samples(processed, rows)
+    return folder
+
+
+def start(folder: Path, **environment: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, str(REPOSITORY / "stages/train.py")],
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(folder: Path, **environment: str) -> tuple[int, str, str]:
+    stage = start(folder, **environment)
+    output, errors = stage.communicate(timeout=300)
+    return stage.returncode, output, errors
+
+
+def outputs(folder: Path) -> dict[str, bytes]:
+    model = folder / "models/unet"
+    return {str(path.relative_to(model)): path.read_bytes() for path in sorted(model.rglob("*")) if path.is_file()}
+
+
+def wait_for(condition, stage: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 200
+    while not condition():
+        assert stage.poll() is None, stage.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_it_writes_weights_history_and_live_files_and_resumes_to_the_same(tmp_path):
+    """One whole run; the same interrupted by Ctrl-C, then killed, then finished."""
+    whole = workspace(tmp_path / "whole", epochs=30)
+    code, output, errors = finish(whole)
+    assert (code, errors) == (0, "")
+    assert "images/s" in output
+    history = read_csv(whole / "models/unet/history.csv")
+    expected = "epoch train_loss train_dice train_iou val_loss val_dice val_iou learning_rate"
+    assert " ".join(history[0]) == expected
+    assert [int(row["epoch"]) for row in history] == list(range(1, 31))
+    model, metadata = weights.load(whole / "models/unet/weights.safetensors")
+    assert metadata == {
+        "network": "unet",
+        "base_width": 2,
+        "keep": "last",
+        "epoch": 30,
+        "image_size": 32,
+        "average": False,
+    }
+    assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 1, 32, 32)
+    live = (whole / "models/unet/live/plots/metrics/val/dice.tsv").read_text().splitlines()
+    assert [float(line.split("\t")[1]) for line in live[1:]] == [float(row["val_dice"]) for row in history]
+    assert not list((whole / ".cache/train").glob("*")) if (whole / ".cache/train").exists() else True
+    assert not (whole / "dvc.yaml").exists()
+
+    stopped = workspace(tmp_path / "stopped", epochs=30, runtime={"checkpoint_minutes": 0})
+    stage = start(stopped)
+    wait_for(lambda: list(stopped.glob(".cache/train/*/checkpoint.pt")), stage)
+    stage.send_signal(signal.SIGINT)
+    _, errors = stage.communicate(timeout=100)
+    assert stage.returncode == 130
+    assert errors.strip().splitlines()[-1].startswith("train: interrupted; `dvc repro`")
+    assert "weights.safetensors" not in outputs(stopped)
+
+    stage = start(stopped)
+    resumed = []
+    wait_for(lambda: resumed or resumed.append(stage.stdout.readline()), stage)
+    stage.kill()
+    stage.communicate()
+
+    code, output, errors = finish(stopped)
+    assert code == 0, errors
+    assert "going on from .cache/train/" in output
+    assert outputs(stopped) == outputs(whole)
+    assert not list((stopped / ".cache/train").iterdir())
+
+
+def test_the_parameters_reach_the_training(tmp_path):
+    folder = workspace(
+        tmp_path,
+        network="unet",
+        loss="tversky",
+        tversky_beta=0.5,
+        keep="best",
+        ema_decay=0.9,
+        schedule="cosine",
+        warmup_epochs=1,
+        accumulation=2,
+        precision="fp32",
+        augment_colour="strong",
+    )
+    code, output, errors = finish(folder)
+    assert (code, errors) == (0, "")
+    assert "torch.float32" in output
+    metadata = weights.load(folder / "models/unet/weights.safetensors")[1]
+    assert (metadata["keep"], metadata["average"]) == ("best", True)
+    history = read_csv(folder / "models/unet/history.csv")
+    assert float(history[0]["learning_rate"]) < 1e-3
+    assert 0 < float(history[0]["train_loss"]) < 1  # Tversky alone, where BCE + Dice starts above 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"val": ()}, "no sample of the split 'val'"),
+        ({"epochs": 0}, "train.epochs: found 0"),
+        ({"learning_rate": "fast"}, "train.learning_rate: found 'fast'"),
+        ({"network": "unett"}, "train.network: found 'unett'"),
+        ({"learning_rat": 1}, "did you mean train.learning_rate?"),
+        ({"warmup_epochs": 3}, "warmup_epochs"),
+        ({"precision": "tf32"}, "precision: found 'tf32'"),
+        ({"runtime": {"device": "cuda:99"}}, "runtime.device: found 'cuda:99'"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_written(tmp_path, monkeypatch, change, message):
+    """In this process: what the stage's `main` raises, which run_stage prints."""
+    monkeypatch.chdir(workspace(tmp_path, **change))
+    with pytest.raises(InputError) as error:
+        _main()()
+    assert len(error.value.problems) == 1
+    assert message in error.value.problems[0]
+    assert not (tmp_path / "models").exists()
+
+
+def test_processes_that_torchrun_started_must_be_as_many_as_the_parameter_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(workspace(tmp_path))
+    for name, value in {"RANK": "0", "WORLD_SIZE": "4", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=r"train\.processes: found 1, but torchrun started 4"):
+        _main()()
+
+
+def test_the_key_depends_on_parameters_data_and_hardware(tmp_path, monkeypatch):
+    import train as stage
+
+    monkeypatch.chdir(workspace(tmp_path))
+    parameters = stage.load("train", stage.Parameters)
+    cpu = torch.device("cpu")
+    keys = [stage.key(parameters, cpu), stage.key(parameters.model_copy(update={"seed": 9}), cpu)]
+    assert stage.key(parameters, cpu) == keys[0]
+    samples = tmp_path / "data/processed/samples.csv"
+    samples.write_text(samples.read_text().replace("T_03,train", "T_03,val"))
+    keys.append(stage.key(parameters, cpu))
+    monkeypatch.setattr(device, "describe", lambda hardware: "another machine")
+    keys.append(stage.key(parameters, cpu))
+    monkeypatch.setattr(stage.checkpoint, "source_files", list)
+    keys.append(stage.key(parameters, cpu))
+    assert len(set(keys)) == 5
+
+
+@pytest.mark.slow
+def test_two_processes_through_the_stage_and_through_torchrun(tmp_path):
+    """The same bytes: both are two processes over gloo."""
+    one = workspace(tmp_path / "one")
+    assert finish(one)[0] == 0
+    launched, torchrun = (workspace(tmp_path / name, processes=2) for name in ("launched", "torchrun"))
+    code, _, errors = finish(launched)
+    assert code == 0, errors
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    subprocess.run(
+        [*command, str(REPOSITORY / "stages/train.py")],
+        cwd=torchrun,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        check=True,
+        capture_output=True,
+    )
+    assert outputs(torchrun) == outputs(launched)
+    rows = [read_csv(folder / "models/unet/history.csv") for folder in (one, launched)]
+    for single, shared in zip(*rows, strict=True):
+        assert float(shared["val_dice"]) == pytest.approx(float(single["val_dice"]), abs=0.02)
+
+
+def _main():
+    import train
+
+    return train.main
+
+
+@pytest.fixture(autouse=True)
+def stages_are_importable(monkeypatch):
+    monkeypatch.syspath_prepend(REPOSITORY / "stages")
+
+
+# ---- device and number format ----
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"),
+    [((9, 0), torch.bfloat16), ((8, 0), torch.bfloat16), ((7, 5), torch.float16), ((6, 1), torch.float32)],
+)
+def test_auto_takes_the_fastest_format_of_a_card(monkeypatch, capability, expected):
+    """H100, A100, T4, P40."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
+    assert precision.choose("auto", torch.device("cuda")) == expected
+
+
+@pytest.mark.parametrize(
+    ("has", "expected"),
+    [
+        ({"avx512_f": True, "avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": True}, torch.bfloat16),
+        ({"neon": True, "bf16": True}, torch.bfloat16),
+        ({"avx512_f": True, "avx512_bf16": False}, torch.float32),
+        ({"avx2": True}, torch.float32),
+    ],
+)
+def test_auto_takes_bf16_only_from_cpus_that_compute_in_it(monkeypatch, has, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    assert precision.choose("auto", torch.device("cpu")) == expected
+
+
+def test_a_format_asked_for_is_the_one_used():
+    cpu = torch.device("cpu")
+    for name, dtype in {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}.items():
+        assert precision.choose(name, cpu) == dtype
+        with precision.autocast(cpu, dtype):
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+
+
+def test_tf32_rounds_products_where_the_card_has_it(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (8, 0))
+    try:
+        assert precision.choose("tf32", torch.device("cuda")) == torch.float32
+        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+        assert torch.backends.cudnn.conv.fp32_precision == "tf32"
+    finally:
+        precision.choose("fp32", torch.device("cuda"))
+    assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (7, 5))
+    with pytest.raises(InputError, match="tf32"):
+        precision.choose("tf32", torch.device("cuda"))
+
+
+def test_auto_device_is_cuda_where_there_is_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device.choose("auto").type == "cpu"
+    with pytest.raises(InputError, match=r"runtime\.device: found 'cuda'"):
+        device.choose("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    assert device.choose("auto") == torch.device("cuda", 0)
+    assert device.choose("auto", local_rank=1) == torch.device("cuda", 1)
+    with pytest.raises(InputError, match="there are 2 GPUs"):
+        device.choose("cuda:2")
+    with pytest.raises(InputError, match=r"train\.processes: each process .* there are 2"):
+        device.choose("auto", local_rank=2)
+
+
+def test_deterministic_algorithms_are_a_choice():
+    try:
+        device.use_deterministic_algorithms(True)
+        assert torch.are_deterministic_algorithms_enabled()
+        assert (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark) == (True, False)
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    finally:
+        device.use_deterministic_algorithms(False)
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark) == (False, True)

@@ -1,0 +1,143 @@
+"""A training small enough to be repeated, killed and split up: what the training tests share."""
+
+import hashlib
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save
+
+from lesionseg import losses, networks
+from lesionseg.augment import Augmenter
+from lesionseg.checkpoint import Checkpoints
+from lesionseg.distributed import Place
+from lesionseg.loading import Samples
+from lesionseg.training import Data, Fitted, Recipe, fit
+
+SIDE = 32
+TRAIN, VAL = list(range(11)), [11, 12, 13]  # batches of 4: the last of each epoch has 3
+CPU = torch.device("cpu")
+PLAIN = {"epochs": 3, "batch_size": 4, "learning_rate": 1e-3, "seed": 0}
+# everything that has state of its own; float16 brings the scaler
+EVERYTHING = PLAIN | {
+    "schedule": "cosine",
+    "warmup_epochs": 1,
+    "accumulation": 2,
+    "weight_decay": 0.01,
+    "gradient_clip": 1.0,
+    "ema_decay": 0.9,
+    "keep": "best",
+}
+
+
+def arrays(count: int = len(TRAIN) + len(VAL), side: int = SIDE) -> tuple[np.ndarray, np.ndarray]:
+    """Noisy images of a dark disc each, and the discs: uint8 (N, H, W, 3) and 0/1 (N, H, W)."""
+    random = np.random.default_rng(0)
+    y, x = np.mgrid[:side, :side]
+    centres, radii = random.uniform(0.3, 0.7, (count, 2)) * side, random.uniform(0.15, 0.35, count) * side
+    masks = np.stack([(y - a) ** 2 + (x - b) ** 2 < r * r for (a, b), r in zip(centres, radii, strict=True)])
+    images = 190 - 90 * masks[..., None] + random.normal(0, 25, (count, side, side, 3))
+    return images.clip(0, 255).astype(np.uint8), masks.astype(np.uint8)
+
+
+def data(augment: object = "default", val: list[int] = VAL) -> Data:
+    images, masks = arrays()
+    augment = Augmenter(0, SIDE) if augment == "default" else augment
+    return Data(Samples(images, masks, augment), TRAIN, val, [f"T_{row:02d}" for row in range(len(images))])
+
+
+def network(base_width: int = 2) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return networks.build("unet", base_width)
+
+
+def run(model=None, loss=None, dataset=None, recipe=PLAIN, dtype=torch.float32, **options) -> Fitted:
+    """`fit` on the tiny data, on the CPU unless told otherwise."""
+    options = {"device": CPU} | options
+    return fit(
+        model or network(),
+        loss or losses.build("bce_dice"),
+        dataset or data(),
+        Recipe(**recipe),
+        dtype=dtype,
+        **options,
+    )
+
+
+def digest(fitted: Fitted) -> str:
+    """Of weights and history, to the last bit."""
+    content = save({name: tensor.contiguous() for name, tensor in fitted.state.items()})
+    return hashlib.sha256(content + json.dumps([fitted.epoch, fitted.history]).encode()).hexdigest()
+
+
+class DyingLoss:
+    """BCE + Dice that kills its process at the given call: in the middle of a step."""
+
+    def __init__(self, dies_at: int | None = None):
+        self.calls, self.dies_at, self.loss = 0, dies_at, losses.build("bce_dice")
+
+    def __call__(self, logits, targets):
+        self.calls += 1
+        if self.calls == self.dies_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.loss(logits, targets)
+
+
+def process(folder: Path, recipe: dict, dtype: torch.dtype, minutes: float, death: tuple, device: str = "cpu") -> None:
+    """A run in a process of its own that keeps checkpoints in `folder`, writes `outcome.json` there, and dies as
+    `death` says: ("step", n): at the n-th part of a step; ("write", n): half-way through the n-th checkpoint;
+    ("epoch", n): after the n-th epoch, before its checkpoint; ("never",)."""
+    torch.set_num_threads(1)
+    kind, number = (*death, None)[:2]
+    loss = DyingLoss(number if kind == "step" else None)
+    if kind == "write":
+        _die_writing(number)
+
+    def on_epoch(row):
+        if kind == "epoch" and row["epoch"] == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    checkpoints = Checkpoints(folder, "run", minutes)
+    fitted = run(
+        loss=loss,
+        recipe=recipe,
+        dtype=dtype,
+        checkpoints=checkpoints,
+        on_epoch=on_epoch,
+        examine_every=1,
+        device=torch.device(device),
+    )
+    outcome = {"digest": digest(fitted), "loss_calls": loss.calls, "history": fitted.history}
+    (folder / "outcome.json").write_text(json.dumps(outcome))
+
+
+def _die_writing(number: int) -> None:
+    whole, calls = torch.save, 0
+
+    def half(state, file):
+        nonlocal calls
+        calls += 1
+        if calls == number:
+            file.write(b"half a checkpoint")
+            file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+        whole(state, file)
+
+    torch.save = half
+
+
+def member(folder: str, recipe: dict, minutes: float | None = None, dies_at: int | None = None) -> None:
+    """One of several processes of a run; the first writes its outcome to `folder`."""
+    from lesionseg import distributed
+
+    place = distributed.place() or Place()
+    checkpoints = None if minutes is None else Checkpoints(folder, "run", minutes)
+    with distributed.group(place, CPU):
+        loss = DyingLoss(dies_at)
+        fitted = run(loss=loss, recipe=recipe, place=place, checkpoints=checkpoints, examine_every=1)
+    if place.first:
+        outcome = {"digest": digest(fitted), "loss_calls": loss.calls, "history": fitted.history}
+        Path(folder, "outcome.json").write_text(json.dumps(outcome))
