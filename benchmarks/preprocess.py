@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter
@@ -37,6 +38,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=6, help="synthetic pairs of each size")
     parser.add_argument("--simulate", type=int, nargs="*", default=[2_594, 100_000], help="data sets for duplicates")
     arguments = parser.parse_args()
+    cv2.setNumThreads(1)  # as preprocess does: the parallelism is that of its workers
 
     print(f"{cores()} cores; to {arguments.size}×{arguments.size}; images per CPU second, one core:\n")
     print(f"{'':24}{'images only':^26}{'masks only':^26}{'pairs, everything':^26}")

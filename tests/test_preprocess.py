@@ -10,9 +10,11 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import yaml
@@ -21,6 +23,7 @@ from scipy.ndimage import gaussian_filter
 
 from lesionseg.arrays import Sample, open_arrays, read_samples
 from lesionseg.contactsheet import LIMIT, contact_sheet, save_png
+from lesionseg.pairs import read_pairs
 from lesionseg.parallel import ordered_map
 from lesionseg.sources import manifest
 from lesionseg.sources.manifest import Pair
@@ -364,6 +367,17 @@ def test_the_contact_sheet_is_small_and_outlines_the_lesions(tmp_path):
     with Image.open(tmp_path / "samples.png") as saved:
         assert saved.size == sheet.size
         assert saved.info == {}  # no software, no time
+
+
+def test_reading_leaves_no_global_setting_behind(raw):
+    before = (cv2.getNumThreads(), Image.MAX_IMAGE_PIXELS, list(warnings.filters))
+    files = [(f"images/{name}.jpg", f"masks/{name}_segmentation.png") for name in raw.subset]
+    assert len(list(read_pairs(raw.raw, files, 32, workers=2))) == 12
+    assert (cv2.getNumThreads(), Image.MAX_IMAGE_PIXELS, list(warnings.filters)) == before
+    half = read_pairs(raw.raw, files, 32, workers=2)
+    next(half)
+    half.close()
+    assert (cv2.getNumThreads(), Image.MAX_IMAGE_PIXELS, list(warnings.filters)) == before
 
 
 @pytest.mark.slow
