@@ -33,8 +33,8 @@ def evaluation(tiny_run) -> dict:
 def test_the_metrics_are_whole_and_agree_with_each_other(evaluation, capsys):
     val = evaluation["val"]
     counts = {key: int(val["confusion"][key]) for key in ("tp", "fp", "fn", "tn")}
-    assert val["images"] == 4, "20 images, a fifth of them for validation"
-    assert sum(counts.values()) == 4 * 64 * 64, "every validation pixel is counted once"
+    assert val["images"] == 5, "24 images, a fifth of them for validation"
+    assert sum(counts.values()) == 5 * 64 * 64, "every validation pixel is counted once"
     dice = 2 * counts["tp"] / (2 * counts["tp"] + counts["fp"] + counts["fn"])
     assert val["pooled"]["dice"] == pytest.approx(dice, abs=1e-6)
     for averaging in ("pooled", "per_image"):
