@@ -83,7 +83,10 @@ def train(parameters: Parameters, runtime: Runtime, place: distributed.Place) ->
     workers = default_workers(hardware, cpu_count() or 1) if runtime.workers is None else runtime.workers
 
     if place.first:
-        print(f"{parameters.network}, base width {parameters.base_width}, on {device.describe(hardware)}, {dtype}", flush=True)
+        print(
+            f"{parameters.network}, base width {parameters.base_width}, on {device.describe(hardware)}, {dtype}",
+            flush=True,
+        )
     live = LiveHistory(MODEL / "live")
     with distributed.group(place, hardware):
         fitted = training.fit(
