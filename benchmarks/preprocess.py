@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter
@@ -38,7 +37,6 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=6, help="synthetic pairs of each size")
     parser.add_argument("--simulate", type=int, nargs="*", default=[2_594, 100_000], help="data sets for duplicates")
     arguments = parser.parse_args()
-    cv2.setNumThreads(1)  # as preprocess does: the parallelism is that of its workers
 
     print(f"{cores()} cores; to {arguments.size}×{arguments.size}; images per CPU second, one core:\n")
     print(f"{'':24}{'images only':^26}{'masks only':^26}{'pairs, everything':^26}")
@@ -195,18 +193,19 @@ def simulate(count: int) -> None:
 
     start = time.perf_counter()
     bits = duplicates.hashes(thumbnails)
-    hashed = time.perf_counter()
-    first, _, _ = duplicates.close_pairs(bits, 64)
-    searched = time.perf_counter()
-    matches = duplicates.near_duplicates(thumbnails, 64)
-    matched = time.perf_counter()
-    label = duplicates.groups(count, [(match.first, match.second) for match in matches])
+    hashed, cpu = time.perf_counter(), time.process_time()
+    first, second, _ = duplicates.close_pairs(bits, 64)
+    searched, cpu = time.perf_counter(), time.process_time() - cpu
+    scores = duplicates.structure_correlation(thumbnails[first], thumbnails[second])
+    same = scores >= duplicates.CONFIRM
+    confirmed = time.perf_counter()
+    label = duplicates.groups(count, zip(first[same], second[same], strict=True))
     choose_validation([f"I{group:07d}" for group in label], fractions, 0.2, 0)
     done = time.perf_counter()
-    confirm = max(0.0, (matched - searched) - (searched - start))
     print(
-        f"{count:>8} images: hashes {hashed - start:.2f}, search {searched - hashed:.2f} ({len(first)} candidates), "
-        f"confirm {confirm:.2f} ({len(matches)} pairs, {copies} planted), groups and split {done - matched:.2f}"
+        f"{count:>8} images: hashes {hashed - start:.2f}, search {searched - hashed:.2f} (CPU {cpu:.2f}; {len(first)} "
+        f"candidates), confirm {confirmed - searched:.2f} ({same.sum()} pairs, {copies} planted), "
+        f"groups and split {done - confirmed:.2f}"
     )
 
 

@@ -13,7 +13,6 @@ Anything else is refused, since a photograph, a probability map or a label map i
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image
 
@@ -60,15 +59,11 @@ def binary(decoded: Decoded) -> tuple[Image.Image, int]:
 def shrink(mask: Image.Image, size: int) -> np.ndarray:
     """Resize a 0/255 mask to a square of `size` pixels: uint8 (size, size) of 0 and 1.
 
-    A pixel is lesion where at least half of the area it covers is (the average, to the rounding of 8 bits: 127 of
-    255 and above). A mask smaller than `size` grows by nearest-neighbour.
+    A pixel is lesion where at least half of the native pixels whose centres it covers are (to the rounding of 8
+    bits: 127 of 255 and above). A mask smaller than `size` grows by nearest-neighbour.
     """
-    if min(mask.size) >= size:
-        # Pixels that straddle a border count by their share, which Pillow's box filter does not do.
-        area = cv2.resize(np.asarray(mask), (size, size), interpolation=cv2.INTER_AREA)
-    else:
-        area = np.asarray(mask.resize((size, size), Image.Resampling.BOX))
-    return (area >= 127).astype(np.uint8)
+    area = mask.resize((size, size), Image.Resampling.BOX)
+    return (np.asarray(area) >= 127).astype(np.uint8)
 
 
 def _from_integers(values: np.ndarray) -> Image.Image:

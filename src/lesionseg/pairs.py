@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image
 
@@ -42,17 +41,12 @@ def read_pairs(
     `files` are (image, mask) paths relative to `raw`; `workers` threads (None: one a core). Memory is bounded by
     the workers, not by the number of pairs.
     """
-    # Warning filters and OpenCV's threads are global to the process: set here, not in the threads, and put back.
-    opencv_threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # its own threads would only spin beside ours
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="PIL")  # broken EXIF blocks and the like; what matters is raised
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            threads = cores() if workers is None else max(1, workers)
-            yield from ordered_map(lambda pair: read_pair(raw, *pair, size), files, threads)
-    finally:
-        cv2.setNumThreads(opencv_threads)
+    with warnings.catch_warnings():
+        # Set here and not in the threads: the filters are global to the process.
+        warnings.filterwarnings("ignore", module="PIL")  # broken EXIF blocks and the like; what matters is raised
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        threads = cores() if workers is None else max(1, workers)
+        yield from ordered_map(lambda pair: read_pair(raw, *pair, size), files, threads)
 
 
 def read_pair(raw: Path, image: str, mask: str, size: int) -> ReadPair | BadPair:
