@@ -1,19 +1,22 @@
-"""What an evaluation costs: time an image by stage of the work, scaling over cores, and memory against images.
+"""What an evaluation costs on Linux: time an image by stage of the work, scaling over cores, and memory against images.
 
     python benchmarks/evaluation.py [--images 60] [--base-width 16]
 
 It draws blobs as masks at the native sizes that ISIC 2018 has and measures the evaluation's own functions on them;
 probabilities are the blurred mask, so that the outlines are as long as real ones. The network has random weights:
-its cost does not depend on them.
+its cost does not depend on them. Milliseconds of one image are CPU time, which other load on the machine hardly
+changes; whole runs are wall time.
 """
 
 import argparse
-import resource
+import re
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -28,13 +31,15 @@ from lesionseg.masks import read_mask
 from lesionseg.networks import build
 from lesionseg.parallel import cores
 from lesionseg.postprocess import Cleaning
-from lesionseg.prediction import BATCH, predict
+from lesionseg.prediction import BATCH, VIEWS, predict
 from lesionseg.refine import REFINEMENTS
 
 # width, height and rough share of the 2,594 training images (Codella et al. 2018 gives the range; sizes cluster)
 SIZES = [((1022, 767), 6), ((2048, 1536), 1), ((3024, 2016), 4), ((4288, 2848), 2), ((6688, 4439), 2)]
 TRAINING_IMAGES = 2594
 SIDE = 256
+
+Result = TypeVar("Result")
 
 
 def main() -> None:
@@ -83,7 +88,7 @@ def opened(folder: Path, images: int) -> tuple[list[Case], np.ndarray, np.ndarra
 
 
 def single_image(cases: list[Case], probabilities: np.ndarray) -> None:
-    print("milliseconds an image, one thread")
+    print("CPU milliseconds an image")
     print(f"  {'native size':>12s}{'read mask':>11s}{'enlarge':>9s}{'count':>7s}{'boundary':>10s}")
     seen = set()
     for case, map_ in zip(cases, probabilities, strict=True):
@@ -102,7 +107,8 @@ def scaling(cases: list[Case], probabilities: np.ndarray, masks: np.ndarray, fol
     print(f"\nevaluate() on {len(cases)} images")
     base = None
     for workers in sorted({1, 2, cores()}):
-        _, milliseconds = timed(lambda: run(cases, probabilities, masks, folder, workers))  # noqa: B023
+        clock = time.perf_counter
+        _, milliseconds = timed(lambda: run(cases, probabilities, masks, folder, workers), clock)  # noqa: B023
         base = base or milliseconds
         minutes = milliseconds / len(cases) * TRAINING_IMAGES / 60_000
         print(
@@ -132,10 +138,15 @@ def peak_memory(folder: Path, images: int) -> None:
     repeated = np.stack([probabilities[case.row] for case in cases])
     np.save(folder / "repeated.npy", repeated)
     del repeated
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = high_water()
     run(cases, np.load(folder / "repeated.npy", mmap_mode="r"), masks, folder, 2)
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(f"{after // 1024:6d} MiB, {before // 1024} MiB of it before the first")
+    print(f"{high_water():6d} MiB, {before} MiB of it before the first")
+
+
+def high_water() -> int:
+    """Peak resident memory of this process in MiB. Not ru_maxrss: a child inherits that from its parent."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1)) // 1024
 
 
 def network(base_width: int) -> None:
@@ -144,28 +155,28 @@ def network(base_width: int) -> None:
     images = np.random.default_rng(0).integers(0, 256, (2 * BATCH[device], SIDE, SIDE, 3), np.uint8)
     rows = range(len(images))
     model = build("unet", base_width)
-    for augmentation in ("none", "flips", "flips_rotations"):
-        _, elapsed = timed(lambda: list(predict(model, images, rows, device, augmentation)))  # noqa: B023
+    for augmentation in VIEWS:
+        _, elapsed = timed(lambda: list(predict(model, images, rows, device, augmentation)), time.perf_counter)  # noqa: B023
         print(f"  float32, test-time augmentation {augmentation:16s} {elapsed / len(images):8.1f}")
     inputs = torch.zeros(BATCH[device], 3, SIDE, SIDE, device=device).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         for dtype in (torch.float32, torch.bfloat16):
             with torch.autocast(device, dtype if dtype != torch.float32 else None, enabled=dtype != torch.float32):
-                _, elapsed = timed(lambda: model(inputs).float().cpu())
-            print(f"  the network alone, {dtype!s:15s} {elapsed / len(inputs):8.1f}")
+                _, elapsed = timed(lambda: model(inputs).float().cpu(), time.perf_counter)
+            print(f"  the network alone, {dtype!s:15s}              {elapsed / len(inputs):8.1f}")
     for name, refine in REFINEMENTS.items():
         if refine:
             _, elapsed = timed(lambda: refine(images[0, ..., 0], images[0]))  # noqa: B023
-            print(f"  refinement {name}, one thread {elapsed:8.1f}")
+            print(f"  refinement {name}, CPU                 {elapsed:8.1f}")
 
 
-def timed(function) -> tuple:
-    """The result, and the shorter of two runs in milliseconds."""
+def timed(function: Callable[[], Result], clock: Callable[[], float] = time.process_time) -> tuple[Result, float]:
+    """The result, and the shorter of two runs in milliseconds on the `clock`."""
     best = np.inf
     for _ in range(2):
-        start = time.perf_counter()
+        start = clock()
         result = function()
-        best = min(best, time.perf_counter() - start)
+        best = min(best, clock() - start)
     return result, best * 1000
 
 
