@@ -106,7 +106,11 @@ def calibration(splits: Mapping[str, Reliability]) -> Figure:
         counts.plot(bins.probability[filled], bins.pixels[filled], **style)
     diagram.set(ylabel="share that is lesion", ylim=(-0.02, 1.02), title="Calibration of the pixels' probabilities")
     diagram.legend(loc="upper left")
-    counts.set(xlabel="predicted probability of lesion", ylabel="pixels", yscale="log", xlim=(-0.02, 1.02))
+    counts.set(xlabel="predicted probability of lesion", ylabel="pixels", xlim=(-0.02, 1.02))
+    if counts.lines and any(len(line.get_ydata()) for line in counts.lines):
+        counts.set_yscale("log")
+    else:
+        _say(counts, "no pixels")
     return figure
 
 

@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from PIL import Image
-from scipy import ndimage
 
 from lesionseg import palette, style
 from lesionseg.errors import InputError
@@ -147,9 +147,9 @@ def error_map(example: Example, size: tuple[int, int]) -> np.ndarray:
     return picture
 
 
-def panel_size(shape: tuple[int, int], count: int) -> tuple[int, int]:
+def panel_size(shape: tuple[int, int], count: float) -> tuple[int, int]:
     """Height and width of a panel for images of `shape`: smaller in large galleries, so that files stay small."""
-    longest = min(PANEL, PANEL * (COLUMNS / max(count, 1)) ** 0.5)
+    longest = min(PANEL, PANEL * (COLUMNS / count) ** 0.5)
     scale = longest / max(shape)
     return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
 
@@ -252,9 +252,10 @@ def _resize(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def _distance_to_border(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Distance of each pixel to the mask's border, in pixels of `size`; infinite without a border."""
     large = (size[0] * SUPERSAMPLING, size[1] * SUPERSAMPLING)
-    inside = _resize(255 * mask, large) >= 128
+    inside = (_resize(255 * mask, large) >= 128).astype(np.uint8)
     if inside.all() or not inside.any():
         return np.full(size, np.inf, np.float32)
-    distance = ndimage.distance_transform_edt(inside) + ndimage.distance_transform_edt(~inside) - 0.5
+    exact = (cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    distance = cv2.distanceTransform(inside, *exact) + cv2.distanceTransform(1 - inside, *exact) - 0.5
     blocks = distance.reshape(size[0], SUPERSAMPLING, size[1], SUPERSAMPLING)
-    return (blocks.mean(axis=(1, 3)) / SUPERSAMPLING).astype(np.float32)
+    return blocks.mean(axis=(1, 3)) / SUPERSAMPLING

@@ -15,7 +15,8 @@ from lesionseg import gallery, palette
 from lesionseg.charts import Chart
 from lesionseg.results import Results
 
-QUALITY = 82  # WebP of the gallery panels: about 3 KB each at 256 pixels
+QUALITY = 82  # WebP of the gallery panels
+FULL_SIZE = 96  # examples on the page from which on panels shrink: it stays under 4 MB with three splits of 64
 HEADLINE = (  # figures of a split, by group and name, that open the page
     ("per_image", "dice", "Dice, mean over images"),
     ("per_image", "iou", "IoU (Jaccard), mean over images"),
@@ -59,6 +60,7 @@ def render(
     keys and values.
     """
     table = results.tables["per_image"]
+    crowd = max(1.0, sum(len(each.examples) for each in galleries) / FULL_SIZE)
     columns = [_column(name, texts) for name, texts in table.columns.items()]
     rows = list(zip(*(_values(column, table.texts(column.name)) for column in columns), strict=True))
     environment = jinja2.Environment(
@@ -71,7 +73,9 @@ def render(
         figures={
             split: figure_rows(_merged(figures, results.detail[split])) for split, figures in results.evaluation.items()
         },
-        galleries=[(each.kind, each.split, [_shown(example) for example in each.examples]) for each in galleries],
+        galleries=[
+            (each.kind, each.split, [_shown(example, crowd) for example in each.examples]) for each in galleries
+        ],
         charts=[(chart.title, chart.caption, _data_uri(png, "png"), _broad(png)) for chart, png in charts],
         columns=columns,
         rows=rows,
@@ -157,9 +161,9 @@ def _headline(evaluation: Mapping[str, Mapping]) -> list[tuple[str, list[tuple[s
     return rows
 
 
-def _shown(example: gallery.Example) -> dict:
-    """An example as the template takes it: its words and its panels as data URIs."""
-    size = gallery.panel_size(example.image.shape[:2], 1)
+def _shown(example: gallery.Example, crowd: float) -> dict:
+    """An example as the template takes it: its words and its panels as data URIs, `crowd` times smaller in area."""
+    size = gallery.panel_size(example.image.shape[:2], gallery.COLUMNS * crowd)
     panels = [(name, _data_uri(_webp(panel(example, size)), "webp")) for name, panel in gallery.ROWS]
     return {"id": example.id, "caption": example.caption, "panels": panels, "height": size[0], "width": size[1]}
 
@@ -171,7 +175,7 @@ def _broad(png: bytes) -> bool:
 
 def _webp(pixels: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "webp", quality=QUALITY, method=6)
+    Image.fromarray(pixels).save(buffer, "webp", quality=QUALITY, method=4)
     return buffer.getvalue()
 
 

@@ -1,0 +1,204 @@
+"""The visualize stage, run as DVC runs it: a script in a directory with the outputs of the stages before it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from evaluated import disc, write_evaluation
+
+REPOSITORY = Path(__file__).parents[1]
+GALLERIES = {f"gallery_{kind}.png" for kind in ("best", "median", "worst", "random")}
+CHARTS = {
+    f"{name}.png"
+    for name in (
+        "training_curves", "confusion_matrix", "dice_distribution", "dice_by_size", "thresholds", "calibration",
+        "precision_recall", "roc",
+    )
+}  # fmt: skip
+WRITTEN = GALLERIES | CHARTS | {"history.csv", "report.html"}
+
+
+def run(folder: Path, **parameters) -> subprocess.CompletedProcess:
+    """Run the stage in `folder` with these values of its parameters."""
+    settings = {"examples": 3, "seed": 0} | parameters
+    lines = "".join(f"  {name}: {value}\n" for name, value in settings.items())
+    (folder / "params.yaml").write_text(f"visualize:\n{lines}", encoding="utf-8")
+    return subprocess.run(
+        [sys.executable, str(REPOSITORY / "stages/visualize.py")],
+        cwd=folder,
+        env=os.environ | {"PYTHONWARNINGS": "error::UserWarning,error::RuntimeWarning"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def drawn(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / "plots" / name).read_bytes() for name in WRITTEN if (folder / "plots" / name).exists()}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder in which the stage ran."""
+    folder = tmp_path_factory.mktemp("finished")
+    write_evaluation(folder, {"train": 3, "val": 12, "official_test": 4})
+    result = run(folder)
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """A folder of the test's own, in which the stage ran."""
+    return shutil.copytree(finished, tmp_path / "copy")
+
+
+def test_it_writes_every_picture_and_leaves_nothing_else(finished):
+    evaluated = {f"{name}.csv" for name in (
+        "per_image", "thresholds", "calibration", "precision_recall", "roc", "confusion")}  # fmt: skip
+    assert {path.name for path in (finished / "plots").iterdir()} == WRITTEN | evaluated
+    for name in GALLERIES | CHARTS:
+        with Image.open(finished / "plots" / name) as picture:
+            picture.verify()
+            assert not picture.info.keys() & {"Software", "Creation Time", "tIME"}
+    assert sum(len(drawn(finished)[name]) for name in GALLERIES | CHARTS) < 1_500_000
+    assert drawn(finished)["history.csv"] == (finished / "models/unet/history.csv").read_bytes()
+
+
+def test_the_page_holds_the_galleries_of_every_split_and_git_those_of_the_first(finished):
+    page = drawn(finished)["report.html"].decode()
+    for split in ("val", "official_test"):
+        for kind in ("Best", "Median", "Worst", "Random"):
+            assert f"{kind} predictions of split {split}" in page
+    assert page.index("split val</h3>") < page.index("split official_test</h3>")
+    assert page.count("<figcaption><b>IMG_") == 2 * 4 * 3
+
+
+def test_a_second_run_writes_the_same_bytes(copy):
+    before = drawn(copy)
+    for name in WRITTEN:
+        (copy / "plots" / name).unlink()
+    assert run(copy).returncode == 0
+    assert drawn(copy) == before
+
+
+def test_examples_changes_the_galleries_and_the_page_alone(copy):
+    before = drawn(copy)
+    assert run(copy, examples=5).returncode == 0
+    after = drawn(copy)
+    assert {name for name in WRITTEN if before[name] != after[name]} == GALLERIES | {"report.html"}
+    with Image.open(copy / "plots/gallery_best.png") as picture:
+        assert picture.width == 148 + 4 * (picture.width - 148) // 4, "four columns and a second band"
+        assert picture.height > 1000
+
+
+def test_seed_changes_the_random_gallery_and_the_page_alone(copy):
+    before = drawn(copy)
+    assert run(copy, seed=1).returncode == 0
+    after = drawn(copy)
+    assert {name for name in WRITTEN if before[name] != after[name]} == {"gallery_random.png", "report.html"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("examples", "0", "greater than or equal to 1"),
+        ("examples", "17", "less than or equal to 16"),
+        ("examples", "four", "a valid integer"),
+        ("seed", "-1", "greater than or equal to 0"),
+        ("dpi", "100", "unknown parameter"),
+    ],
+)
+def test_a_bad_parameter_is_one_line_and_nothing_is_written(tmp_path, name, value, expected):
+    result = run(tmp_path, **{name: value})
+    assert result.returncode == 1
+    assert f"params.yaml: visualize.{name}: " in result.stderr
+    assert expected in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "plots").exists()
+
+
+def test_all_that_is_missing_or_damaged_is_named_before_anything_is_written(copy):
+    for name in WRITTEN:
+        (copy / "plots" / name).unlink()
+    (copy / "plots/roc.csv").unlink()
+    (copy / "metrics/evaluation.json").write_text("{", encoding="utf-8")
+    (copy / "models/unet/history.csv").write_text("epoch,train_loss\n1,0.5\n", encoding="utf-8")
+    (copy / "models/unet/weights.safetensors").write_bytes(b"no weights")
+    result = run(copy)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    for problem in (
+        "plots/roc.csv: not found",
+        "metrics/evaluation.json: not JSON",
+        "models/unet/history.csv: no column train_dice, train_iou, val_loss, val_dice, val_iou",
+        "models/unet/weights.safetensors: not weights of this project",
+    ):
+        assert problem in result.stderr
+    assert drawn(copy) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "expected"),
+    [
+        ("predicted", np.zeros((3, 64, 64), np.uint8), "expected uint8 (16, 64, 64)"),
+        ("probabilities", np.zeros((16, 64, 64), np.float32), "float32 (16, 64, 64), expected uint8"),
+    ],
+)
+def test_predictions_of_another_data_set_are_named(copy, name, array, expected):
+    np.save(copy / f"data/predictions/{name}.npy", array)
+    result = run(copy)
+    assert result.returncode == 1
+    assert f"data/predictions/{name}.npy" in result.stderr
+    assert expected in result.stderr
+
+
+def test_a_prediction_of_an_image_that_is_not_there_is_named(copy):
+    path = copy / "data/predictions/samples.csv"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    path.write_text("\n".join([*lines[:-1], lines[-1].rpartition(",")[0] + ",99"]) + "\n", encoding="utf-8")
+    result = run(copy)
+    assert result.returncode == 1
+    assert "index 99 is outside the 19 processed images" in result.stderr
+
+
+def test_one_image_one_epoch_and_more_examples_than_images(tmp_path):
+    write_evaluation(tmp_path, {"train": 1, "val": 1}, epochs=1)
+    result = run(tmp_path, examples=16)
+    assert result.returncode == 0, result.stderr
+    assert set(drawn(tmp_path)) == WRITTEN
+    assert drawn(tmp_path)["report.html"].decode().count("<figcaption><b>IMG_") == 4
+
+
+def test_the_official_test_set_alone_is_shown(tmp_path):
+    write_evaluation(tmp_path, {"train": 1, "official_test": 2})
+    assert run(tmp_path).returncode == 0
+    assert set(drawn(tmp_path)) == WRITTEN
+
+
+@pytest.mark.parametrize("value", [0, 1], ids=["no lesion at all", "nothing but lesion"])
+def test_undefined_curves_are_notes_not_failures(tmp_path, value):
+    """One class alone: ROC, and without lesion precision-recall, are null in the metrics and empty in the tables."""
+    write_evaluation(tmp_path, {"train": 1, "val": 2}, masks=np.full((3, 64, 64), value, np.uint8))
+    areas = json.loads((tmp_path / "metrics/evaluation.json").read_text(encoding="utf-8"))["val"]["areas"]
+    assert areas["roc_auc"] is None
+    result = run(tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert set(drawn(tmp_path)) == WRITTEN
+    assert "undefined" in drawn(tmp_path)["report.html"].decode()
+
+
+def test_mixed_empty_and_full_masks(tmp_path):
+    masks = np.stack(
+        [disc(64, 30, 30, 12), np.zeros((64, 64), np.uint8), np.ones((64, 64), np.uint8), disc(64, 0, 0, 9)]
+    )
+    write_evaluation(tmp_path, {"train": 1, "val": 3}, masks=masks)
+    result = run(tmp_path)
+    assert result.returncode == 0, result.stderr
