@@ -1,0 +1,44 @@
+"""Time on a device that works behind Python's back."""
+
+import time
+from collections.abc import Callable
+from statistics import median
+
+import torch
+
+WARM_UP = 3  # calls before the clock runs: kernels are loaded, algorithms chosen, memory taken
+BLOCKS = 5
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until all work given to `device` is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def block_seconds(call: Callable[[], object], device: torch.device, budget: float = 1.0) -> list[float]:
+    """Seconds of one call, from each of BLOCKS blocks of calls that fill about `budget` seconds together.
+
+    Waiting only between blocks: calls follow each other as they do in a training, so that Python's time counts only
+    where the device waits for it.
+    """
+    for _ in range(WARM_UP):
+        call()
+    synchronise(device)
+    began = time.perf_counter()
+    call()
+    synchronise(device)
+    repetitions = max(1, round(budget / BLOCKS / max(time.perf_counter() - began, 1e-6)))
+    seconds = []
+    for _ in range(BLOCKS):
+        began = time.perf_counter()
+        for _ in range(repetitions):
+            call()
+        synchronise(device)
+        seconds.append((time.perf_counter() - began) / repetitions)
+    return seconds
+
+
+def median_seconds(call: Callable[[], object], device: torch.device, budget: float = 1.0) -> float:
+    """Seconds of one call: the median of `block_seconds`."""
+    return median(block_seconds(call, device, budget))
