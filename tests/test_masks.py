@@ -137,7 +137,7 @@ def test_shrinking_is_the_area_average_at_one_half(height, width):
     np.testing.assert_array_equal(small[average == 0.5], 1)
 
 
-@pytest.mark.parametrize(("height", "width", "size"), [(767, 1022, 256), (301, 557, 48), (1000, 700, 64)])
+@pytest.mark.parametrize(("height", "width", "size"), [(767, 1022, 256), (1000, 700, 64)])
 def test_shrinking_counts_each_pixel_in_the_cell_of_its_centre(height, width, size):
     # A centre right on a border belongs to the cell before it.
     rows, columns = (np.ceil((np.arange(n) + 0.5) * size / n).astype(int) - 1 for n in (height, width))

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import threading
@@ -22,8 +23,9 @@ from scipy.ndimage import gaussian_filter
 
 from lesionseg.arrays import Sample, open_arrays, read_samples
 from lesionseg.contactsheet import LIMIT, contact_sheet, save_png
-from lesionseg.pairs import read_pairs
-from lesionseg.parallel import ordered_map
+from lesionseg.errors import InputError
+from lesionseg.pairs import BadPair, read_pairs
+from lesionseg.parallel import ordered_map, ordered_process_map
 from lesionseg.sources import manifest
 from lesionseg.sources.manifest import Pair
 
@@ -373,10 +375,28 @@ def test_reading_leaves_no_global_setting_behind(raw):
     files = [(f"images/{name}.jpg", f"masks/{name}_segmentation.png") for name in raw.subset]
     assert len(list(read_pairs(raw.raw, files, 32, workers=2))) == 12
     assert (Image.MAX_IMAGE_PIXELS, list(warnings.filters)) == before
-    half = read_pairs(raw.raw, files, 32, workers=2)
-    next(half)
-    half.close()
-    assert (Image.MAX_IMAGE_PIXELS, list(warnings.filters)) == before
+
+
+def test_processes_read_what_one_process_reads(raw):
+    files = [(f"images/{name}.jpg", f"masks/{name}_segmentation.png") for name in raw.subset]
+    files = [*(files * 6), ("images/none.jpg", files[0][1])]
+    one, several = (list(read_pairs(raw.raw, files, 32, workers)) for workers in (1, 3))
+    assert isinstance(one[-1], BadPair)
+    assert one[-1] == several[-1]
+    for left, right in zip(one[:-1], several[:-1], strict=True):
+        for name, value in vars(left).items():
+            np.testing.assert_array_equal(value, getattr(right, name))
+
+
+def killed(item: int) -> int:
+    if item == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item
+
+
+def test_a_killed_worker_is_one_clear_message():
+    with pytest.raises(InputError, match=r"worker processes was killed.*lower runtime\.workers"):
+        list(ordered_process_map(killed, range(8), workers=2))
 
 
 @pytest.mark.slow

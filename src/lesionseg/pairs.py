@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ from PIL import Image
 from lesionseg.duplicates import thumbnail
 from lesionseg.imaging import ImageError, decode, read_rgb
 from lesionseg.masks import binary, shrink
-from lesionseg.parallel import cores, ordered_map
+from lesionseg.parallel import cores, ordered_process_map
+
+PAIRS_A_PROCESS = 32  # the start of a process, about half a second, is worth it from here on
 
 
 @dataclass(frozen=True)
@@ -38,19 +41,28 @@ def read_pairs(
 ) -> Iterator[ReadPair | BadPair]:
     """Read and check pairs in parallel, in the given order, each file decoded exactly once.
 
-    `files` are (image, mask) paths relative to `raw`; `workers` threads (None: one a core). Memory is bounded by
-    the workers, not by the number of pairs.
+    `files` are (image, mask) paths relative to `raw`; `workers` processes (None: one a core). Memory is bounded by
+    the workers, not by the number of pairs. Processes, because Pillow holds the interpreter lock while it opens a
+    file or counts grey values: with threads, many small images would share one core.
     """
-    with warnings.catch_warnings():
-        # Set here and not in the threads: the filters are global to the process.
-        warnings.filterwarnings("ignore", module="PIL")  # broken EXIF blocks and the like; what matters is raised
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        threads = cores() if workers is None else max(1, workers)
-        yield from ordered_map(lambda pair: read_pair(raw, *pair, size), files, threads)
+    workers = cores() if workers is None else max(1, workers)
+    workers = min(workers, 1 + len(files) // PAIRS_A_PROCESS)
+    yield from ordered_process_map(partial(_read, raw, size), files, workers)
+
+
+def _read(raw: Path, size: int, files: tuple[str, str]) -> ReadPair | BadPair:
+    return read_pair(raw, *files, size)
 
 
 def read_pair(raw: Path, image: str, mask: str, size: int) -> ReadPair | BadPair:
     """Read and check one pair: both files whole and readable, the same size, the mask binary (see masks)."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")  # broken EXIF blocks and the like; what matters is raised
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        return _read_pair(raw, image, mask, size)
+
+
+def _read_pair(raw: Path, image: str, mask: str, size: int) -> ReadPair | BadPair:
     problems: list[str] = []
 
     def attempt(name: str, read: Callable):
