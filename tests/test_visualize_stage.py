@@ -81,26 +81,19 @@ def test_the_page_holds_the_galleries_of_every_split_and_git_those_of_the_first(
     assert page.count("<figcaption><b>IMG_") == 2 * 4 * 3
 
 
-def test_a_second_run_writes_the_same_bytes(copy):
-    before = drawn(copy)
-    for name in WRITTEN:
-        (copy / "plots" / name).unlink()
-    assert run(copy).returncode == 0
-    assert drawn(copy) == before
-
-
 def test_examples_changes_the_galleries_and_the_page_alone(copy):
     before = drawn(copy)
     assert run(copy, examples=5).returncode == 0
     after = drawn(copy)
     assert {name for name in WRITTEN if before[name] != after[name]} == GALLERIES | {"report.html"}
-    with Image.open(copy / "plots/gallery_best.png") as picture:
-        assert picture.width == 148 + 4 * (picture.width - 148) // 4, "four columns and a second band"
-        assert picture.height > 1000
+    assert after["report.html"].decode().count("<figcaption><b>IMG_") == (5 + 4) * 4, "there are four official images"
 
 
 def test_seed_changes_the_random_gallery_and_the_page_alone(copy):
+    """Which also shows that a second run writes the same bytes."""
     before = drawn(copy)
+    for name in WRITTEN:
+        (copy / "plots" / name).unlink()
     assert run(copy, seed=1).returncode == 0
     after = drawn(copy)
     assert {name for name in WRITTEN if before[name] != after[name]} == {"gallery_random.png", "report.html"}
@@ -177,12 +170,6 @@ def test_one_image_one_epoch_and_more_examples_than_images(tmp_path):
     assert drawn(tmp_path)["report.html"].decode().count("<figcaption><b>IMG_") == 4
 
 
-def test_the_official_test_set_alone_is_shown(tmp_path):
-    write_evaluation(tmp_path, {"train": 1, "official_test": 2})
-    assert run(tmp_path).returncode == 0
-    assert set(drawn(tmp_path)) == WRITTEN
-
-
 @pytest.mark.parametrize("value", [0, 1], ids=["no lesion at all", "nothing but lesion"])
 def test_undefined_curves_are_notes_not_failures(tmp_path, value):
     """One class alone: ROC, and without lesion precision-recall, are null in the metrics and empty in the tables."""
@@ -195,10 +182,9 @@ def test_undefined_curves_are_notes_not_failures(tmp_path, value):
     assert "undefined" in drawn(tmp_path)["report.html"].decode()
 
 
-def test_mixed_empty_and_full_masks(tmp_path):
-    masks = np.stack(
-        [disc(64, 30, 30, 12), np.zeros((64, 64), np.uint8), np.ones((64, 64), np.uint8), disc(64, 0, 0, 9)]
-    )
-    write_evaluation(tmp_path, {"train": 1, "val": 3}, masks=masks)
+def test_the_official_test_set_alone_with_an_empty_and_a_full_mask(tmp_path):
+    masks = [disc(64, 30, 30, 12), np.zeros((64, 64), np.uint8), np.ones((64, 64), np.uint8), disc(64, 0, 0, 9)]
+    write_evaluation(tmp_path, {"train": 1, "official_test": 3}, masks=np.stack(masks))
     result = run(tmp_path)
     assert result.returncode == 0, result.stderr
+    assert set(drawn(tmp_path)) == WRITTEN
