@@ -11,8 +11,9 @@ import struct
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -33,7 +34,9 @@ class RangeFile(Protocol):
 
     size: int
 
-    def stream(self, start: int, stop: int, cancelled: threading.Event | None = None) -> Iterator[bytes]: ...
+    def stream(
+        self, start: int, stop: int, cancelled: threading.Event | None = None
+    ) -> Generator[bytes, None, None]: ...
 
 
 class LocalFile:
@@ -46,7 +49,7 @@ class LocalFile:
     def __str__(self) -> str:
         return str(self.path)
 
-    def stream(self, start: int, stop: int, cancelled: threading.Event | None = None) -> Iterator[bytes]:
+    def stream(self, start: int, stop: int, cancelled: threading.Event | None = None) -> Generator[bytes, None, None]:
         """Yield the bytes from `start` up to, not including, `stop`; fewer where the file ends before."""
         with open(self.path, "rb") as file:
             file.seek(start)
@@ -248,22 +251,23 @@ def _extract_run(
     cancelled: threading.Event,
 ) -> dict[Member, str]:
     damaged = {}
-    source = _Forward(file.stream(run[0].start, run[-1].stop, cancelled), run[0].start)
-    for member in run:
-        counted = 0
+    with closing(file.stream(run[0].start, run[-1].stop, cancelled)) as stream:
+        source = _Forward(stream, run[0].start)
+        for member in run:
+            counted = 0
 
-        def count(number: int) -> None:
-            nonlocal counted
-            counted += number
-            progress(number)
+            def count(number: int) -> None:
+                nonlocal counted
+                counted += number
+                progress(number)
 
-        try:
-            source.skip_to(member.start)
-            with atomic(path_of(member)) as temporary:
-                _unpack(source, member, temporary, count)
-        except _Damaged as error:
-            damaged[member] = str(error)
-            progress(-counted)
+            try:
+                source.skip_to(member.start)
+                with atomic(path_of(member)) as temporary:
+                    _unpack(source, member, temporary, count)
+            except _Damaged as error:
+                damaged[member] = str(error)
+                progress(-counted)
     return damaged
 
 

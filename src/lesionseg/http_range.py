@@ -6,7 +6,7 @@ import random
 import re
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -86,7 +86,7 @@ class RemoteFile:
                 allowed = self.network.attempts if reached else self.network.first_attempts
                 self._pause(fault, attempt, allowed, threading.Event())
 
-    def stream(self, start: int, stop: int, cancelled: threading.Event | None = None) -> Iterator[bytes]:
+    def stream(self, start: int, stop: int, cancelled: threading.Event | None = None) -> Generator[bytes, None, None]:
         """Yield the bytes from `start` up to, not including, `stop`, in pieces of any length.
 
         A break is mended by asking again from the byte where it happened, with pauses, as long as something

@@ -14,7 +14,6 @@ import os
 import re
 import shutil
 import threading
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,11 +22,12 @@ from typing import Literal
 
 from tqdm import tqdm
 
-from lesionseg.archive import LocalFile, Member, RangeFile, crc32, extract, read_directory
+from lesionseg.archive import LocalFile, Member, RangeFile, extract, read_directory
 from lesionseg.errors import InputError
 from lesionseg.http_range import Network, RemoteFile, TransferError
 from lesionseg.sources.header import oriented_size
 from lesionseg.sources.manifest import Pair
+from lesionseg.sources.store import Store
 from lesionseg.sources.subset import choose
 
 HOSTS = (
@@ -108,14 +108,14 @@ def fetch(
         )
     network = network or Network()
     connections = workers or network.connections
-    subsets = ["training"] if test_set == "none" else ["training", test_set]
-    store = _Store(work)
+    needed = {name: sets[name] for name in ("training", test_set) if name != "none"}
+    store = Store(work)
     plan, failures = None, []
     try:
         for host in [base_url] if base_url else HOSTS:
             try:
-                opened = _open_all(subsets, sets, limit, host, base_url is None, archives, store, network)
-                plan = _plan(opened, limit, seed, sets)
+                places = _Places(archives, host, base_url is None, store, network)
+                plan = _plan(places.open_all(needed, limit), limit, seed, sets)
                 damaged = _fill(store, plan, connections)
                 if not damaged:
                     return _place(target, store, plan)
@@ -126,7 +126,7 @@ def fetch(
         if error.errno not in DISK_FULL:
             raise
         failures.append(f"{error.filename or store.folder}: no space left ({error.strerror}); free some")
-    raise InputError([*failures, *_advice(store, plan, [sets[name] for name in subsets])])
+    raise InputError([*failures, *_advice(store, plan, needed.values())])
 
 
 @dataclass(frozen=True)
@@ -147,72 +147,61 @@ class _Wanted:
     parts: Sequence[tuple[_Source, Sequence[Member]]]
 
 
-class _Store:
-    """Verified members of archives on the disk: `<folder>/<archive>/<stem>.<CRC-32><ext>`.
+@dataclass(frozen=True)
+class _Places:
+    """Where archives are looked for."""
 
-    A name holds what its content must be, so an archive that changed on the server finds nothing of the old one.
-    Files appear whole; their CRC-32 is computed again before they are used, for disks and people change files too.
-    """
+    archives: Path | None
+    host: str
+    official: bool  # the host must serve the archives that were published
+    store: Store
+    network: Network
 
-    def __init__(self, folder: Path):
-        self.folder = folder
-        for leftover in folder.glob("*/.*.tmp"):  # of a run that was killed
-            leftover.unlink(missing_ok=True)
+    def open_all(self, subsets: Mapping[str, OfficialSet], limit: int | None) -> dict[str, tuple[_Source, _Source]]:
+        """(images, masks) of each subset, open. Raises TransferError, and InputError for all that are no archives."""
+        opened, problems = {}, []
+        for subset, needed in subsets.items():
+            every = limit is None or subset != "training"
+            sources = []
+            for archive in (needed.images, needed.masks):
+                try:
+                    sources.append(self.open(archive, every))
+                except InputError as error:
+                    problems += error.problems
+            opened[subset] = tuple(sources)
+        if problems:
+            self.store.clear_whole()  # what a server without ranges sent may be no archive at all
+            raise InputError(problems)
+        return opened
 
-    def path(self, archive: Archive, member: Member) -> Path:
-        name = PurePosixPath(member.name)
-        return self.folder / archive.name / f"{name.stem}.{member.crc:08x}{name.suffix}"
+    def open(self, archive: Archive, every: bool) -> _Source:
+        """The archive, of which `every` pair or only some are wanted."""
+        path = self.archives / f"{archive.name}.zip" if self.archives else None
+        at_hand = path is not None and path.is_file()
+        file = _open_local(archive, path) if at_hand else self._open_remote(archive, every)
+        return _Source(archive, file, read_directory(file, _title(file)), at_hand)
 
-    def holds(self, archive: Archive, member: Member) -> bool:
-        path = self.path(archive, member)
-        return path.is_file() and path.stat().st_size == member.size and crc32(path) == member.crc
-
-    def missing(self, archive: Archive, members: Sequence[Member]) -> list[Member]:
-        """Those of `members` that are not here, whole and unchanged."""
-        with ThreadPoolExecutor(_cores()) as threads:
-            held = threads.map(lambda member: self.holds(archive, member), members)
-            return [member for member, here in zip(members, held, strict=True) if not here]
-
-    def whole(self, archive: Archive, file: RemoteFile) -> Path:
-        """Where a whole archive of this version lies while its members are taken."""
-        return self.folder / archive.name / f"whole.{zlib.crc32(f'{file.size} {file.version}'.encode()):08x}.zip"
-
-    def clear_whole(self) -> None:
-        for path in self.folder.glob("*/whole.*.zip"):
-            path.unlink()
-
-
-def _open_all(
-    subsets: Sequence[str],
-    sets: Mapping[str, OfficialSet],
-    limit: int | None,
-    host: str,
-    official: bool,
-    archives: Path | None,
-    store: _Store,
-    network: Network,
-) -> dict[str, tuple[_Source, _Source]]:
-    """(images, masks) of each subset, open. Raises TransferError, and InputError for whatever is wrong with them."""
-    opened, problems = {}, []
-    for subset in subsets:
-        sources = []
-        for archive in (sets[subset].images, sets[subset].masks):
-            local = archives / f"{archive.name}.zip" if archives else None
-            at_hand = local is not None and local.is_file()
-            try:
-                if at_hand:
-                    file = _open_local(archive, local)
-                else:
-                    every = limit is None or subset != "training"
-                    file = _open_remote(archive, host, official, every, store, network)
-                sources.append(_Source(archive, file, read_directory(file, _title(file)), at_hand))
-            except InputError as error:
-                problems += error.problems
-        opened[subset] = tuple(sources)
-    if problems:
-        store.clear_whole()  # what a server without ranges sent may be no archive at all
-        raise InputError(problems)
-    return opened
+    def _open_remote(self, archive: Archive, every: bool) -> RangeFile:
+        """By byte range; by way of the disk when the server has no ranges and that is bearable."""
+        file = RemoteFile(f"{self.host.rstrip('/')}/{archive.name}.zip", self.network)
+        if self.official and file.size != archive.size:
+            raise TransferError(
+                f"{file.url}: found {file.size} bytes, expected {archive.size}: not the archive that was published; "
+                "name the host in download.base_url to take it all the same"
+            )
+        if file.ranges:
+            return file
+        if not every and file.size > WHOLE:
+            raise TransferError(
+                f"{file.url}: the server ignores byte ranges, so single files cannot be fetched from the archive's "
+                f"{file.size} bytes; set download.limit to null to fetch it whole"
+            )
+        path = self.store.whole(archive.name, file)
+        if not path.is_file():
+            _require_space(self.store.folder, file.size)
+            with tqdm(total=file.size, desc=f"fetch {archive.name}", unit="B", unit_scale=True, disable=None) as bar:
+                file.save(path, bar.update)
+        return _open_local(archive, path)
 
 
 def _open_local(archive: Archive, path: Path) -> LocalFile:
@@ -238,58 +227,32 @@ def _open_local(archive: Archive, path: Path) -> LocalFile:
     return file
 
 
-def _open_remote(
-    archive: Archive, host: str, official: bool, every: bool, store: _Store, network: Network
-) -> RangeFile:
-    """An archive on a server, by byte range; by way of the disk when the server has no ranges and that is bearable."""
-    file = RemoteFile(f"{host.rstrip('/')}/{archive.name}.zip", network)
-    if official and file.size != archive.size:
-        raise TransferError(
-            f"{file.url}: found {file.size} bytes, expected {archive.size}: not the archive that was published; "
-            "name the host in download.base_url to take it all the same"
-        )
-    if file.ranges:
-        return file
-    if not every and file.size > WHOLE:
-        raise TransferError(
-            f"{file.url}: the server ignores byte ranges, so single files cannot be fetched from the archive's "
-            f"{file.size} bytes; set download.limit to null to fetch it whole"
-        )
-    path = store.whole(archive, file)
-    if not path.is_file():
-        _require_space(store.folder, file.size)
-        with tqdm(total=file.size, desc=f"fetch {archive.name}", unit="B", unit_scale=True, disable=None) as bar:
-            file.save(path, bar.update)
-    return _open_local(archive, path)
-
-
 def _plan(
     opened: Mapping[str, tuple[_Source, _Source]], limit: int | None, seed: int, sets: Mapping[str, OfficialSet]
 ) -> _Wanted:
     """Match the pairs by id and choose. Raises InputError for every id that has an image or a mask only."""
     problems, pairs, parts, seen = [], [], [], set()
     for subset, (images, masks) in opened.items():
-        by_id = [_by_id(images, IMAGE), _by_id(masks, MASK)]
-        matched = by_id[0].keys() & by_id[1].keys()
-        for (source, found, kind), other in zip(
-            ((images, by_id[0], "image"), (masks, by_id[1], "mask")), (masks, images), strict=True
-        ):
-            for name in sorted(found.keys() - matched):
-                problems.append(f"{_title(source.file)}: {kind} {name} has no partner in {_title(other.file)}")
-        if not by_id[0] and not by_id[1]:
-            problems.append(f"{_title(images.file)}: holds no ISIC_#######.jpg")
+        image, mask = _by_id(images, IMAGE), _by_id(masks, MASK)
+        titles = _title(images.file), _title(masks.file)
+        matched = image.keys() & mask.keys()
+        for name in sorted(image.keys() - mask.keys()):
+            problems.append(f"{titles[0]}: image {name} has no mask in {titles[1]}")
+        for name in sorted(mask.keys() - image.keys()):
+            problems.append(f"{titles[1]}: mask {name} has no image in {titles[0]}")
+        if not image and not mask:
+            problems.append(f"{titles[0]}: holds no ISIC_#######.jpg")
         genuine = images.file.size == images.archive.size
         if genuine and len(matched) != sets[subset].pairs:
-            problems.append(f"{_title(images.file)}: found {len(matched)} pairs, expected {sets[subset].pairs}")
-        problems += [f"{_title(images.file)}: {name} is in another set too" for name in sorted(matched & seen)]
+            problems.append(f"{titles[0]}: found {len(matched)} pairs, expected {sets[subset].pairs}")
+        problems += [f"{titles[0]}: {name} is in another set too" for name in sorted(matched & seen)]
         seen |= matched
         if problems:
             continue
         chosen = choose(matched, limit, seed) if subset == "training" else sorted(matched)
-        for source, found in zip((images, masks), by_id, strict=True):
-            parts.append((source, [*(found[name] for name in chosen), *_notices(source)]))
-        for name in chosen:
-            pairs.append((subset, name, (images.archive, by_id[0][name]), (masks.archive, by_id[1][name])))
+        parts.append((images, [*(image[name] for name in chosen), *_notices(images)]))
+        parts.append((masks, [*(mask[name] for name in chosen), *_notices(masks)]))
+        pairs += [(subset, name, (images.archive, image[name]), (masks.archive, mask[name])) for name in chosen]
     if problems:
         raise InputError(problems)
     return _Wanted(pairs, parts)
@@ -309,12 +272,18 @@ def _by_id(source: _Source, pattern: re.Pattern) -> dict[str, Member]:
 
 
 def _notices(source: _Source) -> list[Member]:
-    return [member for member in source.members if PurePosixPath(member.name).name in NOTICES]
+    """Attribution and licence; each text once, should it lie in several folders."""
+    found = {}
+    for member in source.members:
+        name = PurePosixPath(member.name).name
+        if name in NOTICES:
+            found.setdefault((name, member.crc), member)
+    return list(found.values())
 
 
-def _fill(store: _Store, plan: _Wanted, connections: int) -> list[str]:
+def _fill(store: Store, plan: _Wanted, connections: int) -> list[str]:
     """Fetch what the store lacks. Returns a line for every member that stays damaged."""
-    missing = [(source, store.missing(source.archive, members)) for source, members in plan.parts]
+    missing = [(source, store.missing(source.archive.name, members)) for source, members in plan.parts]
     _require_space(store.folder, sum(member.size for _, members in missing for member in members))
     total, left = _packed(plan.parts), _packed(missing)
     damaged: list[str] = []
@@ -329,7 +298,7 @@ def _fill(store: _Store, plan: _Wanted, connections: int) -> list[str]:
             wrong = extract(
                 source.file,
                 members,
-                lambda member, archive=source.archive: store.path(archive, member),
+                lambda member, archive=source.archive.name: store.path(archive, member),
                 connections=connections if isinstance(source.file, RemoteFile) else _cores(),
                 progress=progress,
             )
@@ -337,7 +306,7 @@ def _fill(store: _Store, plan: _Wanted, connections: int) -> list[str]:
     return damaged
 
 
-def _place(target: Path, store: _Store, plan: _Wanted) -> list[Pair]:
+def _place(target: Path, store: Store, plan: _Wanted) -> list[Pair]:
     """Put the pairs into `target`, and clear from the store what costs nothing to get again."""
     for name in ("images", "masks"):
         (target / name).mkdir(parents=True, exist_ok=True)
@@ -346,7 +315,7 @@ def _place(target: Path, store: _Store, plan: _Wanted) -> list[Pair]:
         subset, name, image, mask = pair
         paths = (f"images/{name}.jpg", f"masks/{name}_segmentation.png")
         for path, (archive, member) in zip(paths, (image, mask), strict=True):
-            _link(store.path(archive, member), target / path)
+            _link(store.path(archive.name, member), target / path)
         width, height = oriented_size(target / paths[0]) or (None, None)
         sums = (_sha256(target / path) for path in paths)
         return Pair(name, *paths, width, height, *sums, subset, "isic2018")
@@ -357,19 +326,20 @@ def _place(target: Path, store: _Store, plan: _Wanted) -> list[Pair]:
     for source, members in plan.parts:
         if source.at_hand:
             for member in members:
-                store.path(source.archive, member).unlink()
+                store.path(source.archive.name, member).unlink()
     store.clear_whole()
     return pairs
 
 
-def _write_notices(target: Path, store: _Store, plan: _Wanted) -> None:
+def _write_notices(target: Path, store: Store, plan: _Wanted) -> None:
     """Keep the attribution and licence texts: each once, under the names of its archives where there are several."""
     for name in NOTICES:
         texts: dict[bytes, list[str]] = {}
         for source, members in plan.parts:
+            archive = source.archive.name
             for member in members:
                 if PurePosixPath(member.name).name == name:
-                    texts.setdefault(store.path(source.archive, member).read_bytes(), []).append(source.archive.name)
+                    texts.setdefault(store.path(archive, member).read_bytes(), []).append(archive)
         if len(texts) == 1:
             (target / name).write_bytes(next(iter(texts)))
         elif texts:
@@ -392,11 +362,11 @@ def _require_space(folder: Path, needed: int) -> None:
         raise InputError(f"{folder}: {needed:,} bytes are still to be fetched, but only {free:,} are free on its disk")
 
 
-def _advice(store: _Store, plan: _Wanted | None, needed: Sequence[OfficialSet]) -> list[str]:
+def _advice(store: Store, plan: _Wanted | None, needed: Iterable[OfficialSet]) -> list[str]:
     """What is there, what is not, and how to go on."""
     lines = []
     for source, members in plan.parts if plan else ():
-        absent = [member.name for member in members if not store.path(source.archive, member).is_file()]
+        absent = [member.name for member in members if not store.path(source.archive.name, member).is_file()]
         here = f"{source.archive.name}.zip: {len(members) - len(absent)} of {len(members)} files are fetched"
         if absent:
             names = [PurePosixPath(name).name for name in absent[:5]]
