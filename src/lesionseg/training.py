@@ -64,11 +64,12 @@ class Data:
 
 @dataclass(frozen=True)
 class Fitted:
-    """The outcome: the weights kept, the epoch they are from, and a row for every epoch."""
+    """The outcome: the weights kept, the epoch they are from, a row for every epoch, and how fast it went."""
 
     state: dict[str, Tensor]
     epoch: int
     history: list[Row]
+    images_per_second: list[float]  # of each epoch's training in this process; no result, it differs from run to run
 
 
 def fit(
@@ -84,12 +85,14 @@ def fit(
     checkpoints: Checkpoints | None = None,
     on_epoch: Callable[[Row], None] = lambda row: None,
     examine_every: int = EXAMINE_EVERY,
+    quiet: bool = False,
 ) -> Fitted:
     """Train `model`, which is changed, and return the weights to keep.
 
     `loss` takes logits and targets (B, 1, H, W) and gives one value per image (B,). `dtype` is that of the network's
     computation (lesionseg.precision). With `checkpoints`, goes on where a killed run of the same key stopped.
-    `on_epoch` gets each row of the history in the first process, those of before a resume again. Raises InputError
+    `on_epoch` gets each row of the history in the first process, those of before a resume again. `quiet` prints
+    nothing. Raises InputError
     when a loss is not finite or the memory does not suffice.
     """
     count = len(data.train_rows)
@@ -110,8 +113,14 @@ def fit(
     counts = torch.zeros(count, 4, dtype=torch.int64, device=device)
     history: list[Row] = []
     best: dict = {"dice": -1.0}
+    speeds: list[float] = []
     first_epoch, first_step = 1, 0
     stateful = {"model": model, "optimiser": optimiser, "scaler": scaler} | ({"average": average} if average else {})
+
+    def tell(message: str) -> None:
+        if place.first and not quiet:
+            tqdm.write(message)
+            sys.stdout.flush()  # seen at once where it goes into a pipe or a log
 
     def save(epoch: int, steps_done: int) -> None:
         state = {name: part.state_dict() for name, part in stateful.items()}
@@ -128,7 +137,7 @@ def fit(
         if place.first:  # the samples so far of all processes
             losses.copy_(saved["losses"])
             counts.copy_(saved["counts"])
-        _tell(place, f"going on from {checkpoints.path}: epoch {first_epoch}, step {first_step + 1} of {len(plan)}")
+        tell(f"going on from {checkpoints.path}: epoch {first_epoch}, step {first_step + 1} of {len(plan)}")
         for row in history if place.first else ():
             on_epoch(row)
 
@@ -148,7 +157,10 @@ def fit(
             began = time.perf_counter()
             network.train()
             progress = tqdm(
-                plan, f"epoch {epoch}/{recipe.epochs}", initial=first_step, disable=None if place.first else True
+                plan,
+                f"epoch {epoch}/{recipe.epochs}",
+                initial=first_step,
+                disable=None if place.first and not quiet else True,
             )
             for step in range(first_step, len(plan)):
                 whole = Part(step * recipe.batch_size, min((step + 1) * recipe.batch_size, count))
@@ -186,7 +198,7 @@ def fit(
                         save(epoch, step + 1)
                     pause_if_asked(epoch, step + 1)
             progress.close()
-            trained = time.perf_counter() - began
+            speeds.append((count - first_step * recipe.batch_size) / (time.perf_counter() - began))
 
             row = {"epoch": epoch} | _row("train", add_up(losses), add_up(counts))
             row |= _row("val", *_validate(kept if average else compiled, loss, data, val_plan, stream, device, dtype))
@@ -198,7 +210,7 @@ def fit(
                     best["state"] = _copy(kept)
             if place.first:
                 on_epoch(row)
-            _tell(place, _line(row, recipe, (count - first_step * recipe.batch_size) / trained))
+            tell(_line(row, recipe, speeds[-1]))
             losses.zero_()
             counts.zero_()
             first_step = 0
@@ -207,8 +219,8 @@ def fit(
             pause_if_asked(epoch + 1, 0)
 
     if recipe.keep == "best":
-        return Fitted(best["state"], best["epoch"], history)
-    return Fitted(_copy(kept), len(history), history)
+        return Fitted(best["state"], best["epoch"], history, speeds)
+    return Fitted(_copy(kept), len(history), history, speeds)
 
 
 def unit_interval(images: Tensor) -> Tensor:
@@ -356,9 +368,3 @@ def _line(row: Row, recipe: Recipe, images_per_second: float) -> str:
         f"epoch {row['epoch']}/{recipe.epochs}: loss {row['train_loss']:.4f}, validation loss {row['val_loss']:.4f}, "
         f"validation Dice {row['val_dice']:.4f}, {images_per_second:.1f} images/s"
     )
-
-
-def _tell(place: Place, message: str) -> None:
-    if place.first:
-        tqdm.write(message)
-        sys.stdout.flush()  # seen at once where it goes into a pipe or a log
