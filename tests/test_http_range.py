@@ -159,9 +159,15 @@ def test_without_ranges_the_whole_file_is_saved_or_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_without_ranges_opening_does_not_read_the_file():
-    with Server({"file": bytes(64 << 20)}, lambda *_: Fault(ignore_range=True)) as server:
-        assert not RemoteFile(f"{server.url}/file", QUICK).ranges
+LENGTH = 64 << 20
+
+
+@pytest.mark.parametrize("headers", [{}, {"Content-Range": f"bytes 0-{LENGTH - 1}/{LENGTH}"}])
+def test_opening_does_not_read_a_file_that_the_server_sends_whole(headers):
+    with Server({"file": bytes(LENGTH)}, lambda *_: Fault(ignore_range=True, headers=headers)) as server:
+        file = RemoteFile(f"{server.url}/file", QUICK)
+        assert (file.ranges, file.size) == (bool(headers), LENGTH)
+        del file
         assert server.sent < 16 << 20, "what fits into the buffers of the two ends, no more"
 
 

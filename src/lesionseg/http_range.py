@@ -6,7 +6,7 @@ import random
 import re
 import threading
 import urllib.request
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -78,8 +78,8 @@ class RemoteFile:
                     self.ranges = response.status == HTTPStatus.PARTIAL_CONTENT
                     self.size = _content_range(response)[1] if self.ranges else _content_length(response)
                     self.version = _version(response)
-                    if self.ranges:
-                        response.drain_conn()  # one byte; then the connection serves the next request
+                    if self.ranges and _content_length(response) == 1:
+                        response.drain_conn()  # then the connection serves the next request
             except _Fault as fault:
                 attempt += 1
                 reached = fault.__cause__ is None  # the server itself answered
@@ -114,7 +114,7 @@ class RemoteFile:
                 attempt = 1 if position - begun >= PROGRESS else attempt + 1
                 self._pause(fault, attempt, self.network.attempts, cancelled)
 
-    def save(self, path: Path, progress) -> None:
+    def save(self, path: Path, progress: Callable[[int], object]) -> None:
         """Write the whole file to `path`, in one request; `progress` gets the number of bytes as they arrive.
 
         For servers without ranges: every break starts again from the first byte. Raises as `stream` does.
