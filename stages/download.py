@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 from typing import Literal
 
+import checkout  # noqa: F401
+
 from lesionseg.errors import InputError, run_stage
 from lesionseg.parameters import Field, Group, Runtime, load
 from lesionseg.sources import folder, isic2018, manifest, synthetic

@@ -1,10 +1,10 @@
 """Score the network on the images it was not trained on, at its own resolution and at the original's."""
 
-import checkout  # noqa: F401  isort: skip
-
 from functools import partial
 from pathlib import Path
 from typing import Literal
+
+import checkout  # noqa: F401
 
 from lesionseg import device, submission, weights
 from lesionseg.arrays import SPLITS, open_arrays, read_samples

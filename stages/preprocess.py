@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
+import checkout  # noqa: F401
+
 from lesionseg.arrays import open_arrays
 from lesionseg.contactsheet import contact_sheet, save_png
 from lesionseg.errors import run_stage

@@ -1,11 +1,11 @@
 """Train the network on data/processed; write its weights and history to models/unet."""
 
-import checkout  # noqa: F401  isort: skip
-
 from importlib.metadata import version
 from os import cpu_count
 from pathlib import Path
 from typing import Literal
+
+import checkout  # noqa: F401
 
 import torch
 from dvclive import Live

@@ -1,8 +1,8 @@
 """Draw what the evaluation found: galleries and charts under plots/, and a report page. The model is not run."""
 
-import checkout  # noqa: F401  isort: skip
-
 from pathlib import Path
+
+import checkout  # noqa: F401
 
 from lesionseg import gallery
 from lesionseg.arrays import open_arrays
