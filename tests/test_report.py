@@ -73,15 +73,15 @@ def test_figures_are_flattened_with_their_intervals():
         "a": {"b": {"c": 1}},
     }
     assert report.figure_rows(figures) == [
-        ("", "images", "3", ""),
-        ("pooled", "dice", "0.800", "0.700 to 0.900"),
-        ("pooled", "iou", "undefined", ""),
-        ("a · b", "c", "1", ""),
+        ("images", "3", ""),
+        ("pooled · dice", "0.800", "0.700 to 0.900"),
+        ("pooled · iou", "undefined", ""),
+        ("a · b · c", "1", ""),
     ]
 
 
 def test_a_name_that_ends_like_a_bound_is_a_figure_of_its_own():
-    assert report.figure_rows({"threshold_low": 0.2}) == [("", "threshold_low", "0.200", "")]
+    assert report.figure_rows({"threshold_low": 0.2}) == [("threshold_low", "0.200", "")]
 
 
 def test_settings_fold_the_innermost_group():
@@ -100,6 +100,18 @@ def test_the_page_shows_the_figures_of_the_evaluation(root, page):
             assert f"<b>{report.number(figures[group][name])}</b>" in text
         low, high = figures["per_image"]["dice_low"], figures["per_image"]["dice_high"]
         assert f"{low:.3f} to {high:.3f}" in text
+
+
+def test_the_breakdowns_are_tables(root, page):
+    text = page.read_text(encoding="utf-8")
+    detail = read_json(root / "metrics/evaluation_detail.json")
+    assert text.count("By lesion size, split") == text.count("By lesion touching the border, split") == 4
+    for split in detail.values():
+        for group, figures in (split["by_size"] | split["by_border"]).items():
+            values = [figures[name] for name in report.BROKEN_DOWN]
+            texts = ["–" if value is None else report.number(value) for value in values]
+            cells = "".join(f'<td class="number">{text}</td>' for text in texts)
+            assert f'<th scope="row">{group}</th>{cells}' in text
 
 
 def test_the_table_is_the_csv(root, page):

@@ -35,7 +35,9 @@ LABELS = {  # of columns of the table of images whose name does not say it all
     "mean_surface_distance": "surface distance, px",
     "touches_border": "touches border (1: yes)",
 }
-BROAD = 700  # pixels of width from which a chart keeps its size on a phone and scrolls
+BROAD, SMALLEST = 700, 0.6  # a chart at least this many pixels wide shrinks to this share on a phone, then scrolls
+BREAKDOWNS = {"by_size": "By lesion size", "by_border": "By lesion touching the border"}
+BROKEN_DOWN = ("images", "dice", "iou", "precision", "recall", "threshold_jaccard", "failure_rate", "hd95")
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ def render(
     keys and values.
     """
     table = results.tables["per_image"]
+    merged = {split: _merged(figures, results.detail[split]) for split, figures in results.evaluation.items()}
     crowd = max(1.0, sum(len(each.examples) for each in galleries) / FULL_SIZE)
     columns = [_column(name, texts) for name, texts in table.columns.items()]
     rows = list(zip(*(_values(column, table.texts(column.name)) for column in columns), strict=True))
@@ -69,14 +72,13 @@ def render(
     source = resources.files("lesionseg").joinpath("report.html.j2").read_text(encoding="utf-8")
     return environment.from_string(source).render(
         splits={split: figures["images"] for split, figures in results.evaluation.items()},
-        headline=_headline(results.evaluation),
-        figures={
-            split: figure_rows(_merged(figures, results.detail[split])) for split, figures in results.evaluation.items()
-        },
+        headline=_headline(merged),
+        breakdowns={split: _breakdowns(results.detail[split]) for split in merged},
+        figures={split: figure_rows(figures) for split, figures in merged.items()},
         galleries=[
             (each.kind, each.split, [_shown(example, crowd) for example in each.examples]) for each in galleries
         ],
-        charts=[(chart.title, chart.caption, _data_uri(png, "png"), _broad(png)) for chart, png in charts],
+        charts=[(chart.title, chart.caption, _data_uri(png, "png"), _smallest(png)) for chart, png in charts],
         columns=columns,
         rows=rows,
         origins={title: setting_rows(values) for title, values in origins.items()},
@@ -84,15 +86,29 @@ def render(
     )
 
 
-def figure_rows(nested: Mapping, group: str = "") -> list[tuple[str, str, str, str]]:
-    """Flatten nested figures to rows (group, name, value, interval), all texts, in the given order."""
+def figure_rows(nested: Mapping, group: str = "") -> list[tuple[str, str, str]]:
+    """Flatten nested figures to rows (name, value, interval), all texts, in the given order; not the breakdowns."""
     rows = []
     for name, value in nested.items():
+        path = f"{group} · {name}" if group else name
         if isinstance(value, Mapping):
-            rows += figure_rows(value, f"{group} · {name}" if group else name)
+            rows += [] if name in BREAKDOWNS else figure_rows(value, path)
         elif not _is_bound(name, nested):
-            rows.append((group, name, number(value), interval(nested, name)))
+            rows.append((path, number(value), interval(nested, name)))
     return rows
+
+
+def _breakdowns(detail: Mapping[str, Mapping]) -> list[tuple[str, list[str], list[tuple[str, list[str]]]]]:
+    """Tables of a split's groups of images: (title, columns, rows), a row being (group, values)."""
+    labels = [LABELS.get(name, name.replace("_", " ")) for name in BROKEN_DOWN]
+
+    def cells(figures: Mapping) -> list[str]:
+        return ["–" if figures[name] is None else number(figures[name]) for name in BROKEN_DOWN]
+
+    return [
+        (title, labels, [(group, cells(figures)) for group, figures in detail[key].items()])
+        for key, title in BREAKDOWNS.items()
+    ]
 
 
 def setting_rows(nested: Mapping, group: str = "") -> list[tuple[str, str]]:
@@ -168,9 +184,10 @@ def _shown(example: gallery.Example, crowd: float) -> dict:
     return {"id": example.id, "caption": example.caption, "panels": panels, "height": size[0], "width": size[1]}
 
 
-def _broad(png: bytes) -> bool:
+def _smallest(png: bytes) -> int:
+    """The width in pixels below which a chart does not shrink; 0: it always fits the screen."""
     with Image.open(io.BytesIO(png)) as picture:
-        return picture.width >= BROAD
+        return round(SMALLEST * picture.width) if picture.width >= BROAD else 0
 
 
 def _webp(pixels: np.ndarray) -> bytes:
