@@ -13,6 +13,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,8 @@ from scipy.ndimage import gaussian_filter
 from lesionseg import duplicates
 from lesionseg.imaging import decode, read_rgb, to_rgb
 from lesionseg.masks import binary, shrink
-from lesionseg.pairs import read_pair, read_pairs
-from lesionseg.parallel import cores
+from lesionseg.pairs import BadPair, ReadPair, read_pair
+from lesionseg.parallel import cores, ordered_process_map
 from lesionseg.split import choose_validation
 
 Files = list[tuple[str, str]]
@@ -56,7 +57,7 @@ def main() -> None:
         print("\nwhere the time goes, CPU milliseconds a pair:\n")
         for name, (raw, files) in sets.items():
             breakdown(name, raw, files, arguments.size, arguments.repeats)
-        print("\npairs per second (wall) with several workers:\n")
+        print("\npairs per second (wall) by number of processes:\n")
         for name, (raw, files) in sets.items():
             scaling(name, raw, files, arguments.size, arguments.repeats)
     print("\nduplicates and split, wall seconds:\n")
@@ -149,18 +150,27 @@ def breakdown(name: str, raw: Path, files: Files, size: int, repeats: int) -> No
 
 
 def scaling(name: str, raw: Path, files: Files, size: int, repeats: int) -> None:
-    """Pairs per second with 1, 2, 4, … workers, up to the number of cores."""
+    """Pairs per second with 1, 2, 4, … processes, up to the number of cores; the start of the processes not counted."""
     counts = [2**power for power in range(8) if 2**power < cores()] + [cores()]
-    work = files * max(1, 4 * cores() // len(files))
-    runs = [lambda n=count: [None for _ in read_pairs(raw, work, size, n)] for count in counts]
-    seconds = best(runs, repeats, time.perf_counter)
+    seconds = {count: [] for count in counts}
+    for _ in range(repeats):
+        for count in counts:
+            work = [files[index % len(files)] for index in range(12 * count)]
+            results = ordered_process_map(partial(read_files, raw, size), work, count)
+            for _ in range(4 * count):
+                next(results)
+            start = time.perf_counter()
+            rest = sum(1 for _ in results)
+            seconds[count].append((time.perf_counter() - start) / rest)
+    one = min(seconds[1])
     print(
         f"{name:24}"
-        + "  ".join(
-            f"{count} workers {len(work) / second:.1f} ({seconds[0] / second:.2f}x)"
-            for count, second in zip(counts, seconds, strict=True)
-        )
+        + "  ".join(f"{count}: {1 / min(each):.1f} ({one / min(each):.2f}x)" for count, each in seconds.items())
     )
+
+
+def read_files(raw: Path, size: int, files: tuple[str, str]) -> ReadPair | BadPair:
+    return read_pair(raw, *files, size)
 
 
 def best(runs: list[Callable[[], object]], repeats: int, clock: Callable[[], float]) -> list[float]:
