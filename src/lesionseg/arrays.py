@@ -53,9 +53,7 @@ def read_samples(folder: str | Path) -> list[Sample]:
             problems.append(f"{path}: line {line}: {error!r}; expected the columns {','.join(COLUMNS)}")
             continue
         if sample.split not in SPLITS:
-            problems.append(
-                f"{path}: line {line}: split '{sample.split}', expected one of {', '.join(SPLITS)}"
-            )
+            problems.append(f"{path}: line {line}: split '{sample.split}', expected one of {', '.join(SPLITS)}")
         samples.append(sample)
     if problems:
         raise InputError(problems)
@@ -78,9 +76,7 @@ def open_arrays(folder: str | Path) -> tuple[np.ndarray, np.ndarray]:
     images, masks = _open(folder / "images.npy"), _open(folder / "masks.npy")
     problems = []
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
-        problems.append(
-            f"{folder / 'images.npy'}: {images.dtype} {images.shape}, expected uint8 (N, H, W, 3)"
-        )
+        problems.append(f"{folder / 'images.npy'}: {images.dtype} {images.shape}, expected uint8 (N, H, W, 3)")
     if masks.dtype != np.uint8 or masks.ndim != 3:
         problems.append(f"{folder / 'masks.npy'}: {masks.dtype} {masks.shape}, expected uint8 (N, H, W)")
     if not problems and images.shape[:3] != masks.shape:
@@ -99,6 +95,4 @@ def _open(path: Path) -> np.ndarray:
     except FileNotFoundError:
         raise InputError(f"{path}: not found; run `dvc repro preprocess`") from None
     except ValueError as error:
-        raise InputError(
-            f"{path}: not a whole .npy file ({error}); run `dvc repro --force preprocess`"
-        ) from None
+        raise InputError(f"{path}: not a whole .npy file ({error}); run `dvc repro --force preprocess`") from None

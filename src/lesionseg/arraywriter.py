@@ -38,9 +38,7 @@ class ArrayWriter:
     def append(self, row: np.ndarray) -> None:
         """Write one row: uint8 of `row_shape`; another dtype or shape is a ValueError."""
         if row.dtype != np.uint8 or row.shape != self.row_shape:
-            raise ValueError(
-                f"{self.path}: a row is {row.dtype} {row.shape}, expected uint8 {self.row_shape}"
-            )
+            raise ValueError(f"{self.path}: a row is {row.dtype} {row.shape}, expected uint8 {self.row_shape}")
         self._file.write(np.ascontiguousarray(row).data)
         self.count += 1
 
