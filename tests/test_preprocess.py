@@ -82,15 +82,10 @@ class Raw:
         }
         (self.top / "params.yaml").write_text(yaml.safe_dump(content))
         said = io.StringIO()
-        with (
-            pytest.MonkeyPatch.context() as patch,
-            chdir(self.top),
-            redirect_stdout(said),
-            redirect_stderr(said),
-            pytest.raises(SystemExit) as ended,
-        ):
+        with pytest.MonkeyPatch.context() as patch, chdir(self.top), redirect_stdout(said), redirect_stderr(said):
             patch.syspath_prepend(STAGE.parent)  # as Python does for a script
-            runpy.run_path(str(STAGE), run_name="__main__")
+            with pytest.raises(SystemExit) as ended:
+                runpy.run_path(str(STAGE), run_name="__main__")
         assert ended.value.code == expect, said.getvalue()
         return said.getvalue()
 
