@@ -4,13 +4,13 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Callable
 from importlib import metadata
 
 import torch
 
 from gpu_measurements.clock import median_seconds
 from gpu_measurements.report import Row
+from gpu_measurements.scale import Scale
 from lesionseg import precision
 from lesionseg.device import describe
 from lesionseg.parallel import cores
@@ -18,8 +18,6 @@ from lesionseg.parallel import cores
 # what the library needs, and what only the pipeline around it does
 PACKAGES = ("numpy", "scipy", "opencv-python-headless", "pillow", "safetensors", "tqdm", "albumentations", "pytest")
 FORMATS = ("bf16", "fp16", "tf32", "fp32")
-SIDE = {"cuda": 8192, "cpu": 256}  # of the matrices: large enough to fill the card
-COPIED = {"cuda": 2 << 30, "cpu": 1 << 22}  # bytes: far beyond the caches
 
 
 def environment(device: torch.device) -> Row:
@@ -55,24 +53,24 @@ def formats(device: torch.device) -> list[str]:
     return [name for name in FORMATS if capability >= least[name]]
 
 
-def matrix_rate(name: str, device: torch.device) -> Row:
+def matrix_rate(name: str, scale: Scale, device: torch.device) -> Row:
     """Floating-point operations a second of a large matrix product in this format, on random numbers.
 
     Zeros would run faster: they cost less power.
     """
-    side = SIDE[device.type]
+    side = scale.matrix_side
     dtype = precision.choose(name, device)
     left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     product = torch.empty_like(left)
-    seconds = median_seconds(lambda: torch.mm(left, right, out=product), device)
+    seconds = median_seconds(lambda: torch.mm(left, right, out=product), device, scale.seconds)
     return {"side": side, "tflops": 2 * side**3 / seconds / 1e12}
 
 
-def memory_rate(device: torch.device) -> Row:
+def memory_rate(scale: Scale, device: torch.device) -> Row:
     """Bytes a second of a copy within the card's memory: those read plus those written."""
-    source = torch.randint(0, 256, (COPIED[device.type],), dtype=torch.uint8, device=device)
+    source = torch.randint(0, 256, (scale.copied_bytes,), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    seconds = median_seconds(lambda: target.copy_(source), device)
+    seconds = median_seconds(lambda: target.copy_(source), device, scale.seconds)
     return {"bytes": source.numel(), "gb_per_second": 2 * source.numel() / seconds / 1e9}
 
 
@@ -89,6 +87,3 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-Measurement = Callable[[], Row]

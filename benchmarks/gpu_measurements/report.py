@@ -1,4 +1,4 @@
-"""What was measured so far: on disk after every measurement, so that a run that is cut off loses only the one under way."""
+"""What was measured so far, on disk after every measurement: a run that is cut off loses only the one under way."""
 
 import time
 from collections.abc import Callable
@@ -59,11 +59,16 @@ class Report:
             print(f"{name}: failed, {reason}", flush=True)
             row = None
         else:
-            self.content["parts"].setdefault(part, []).append(row)
+            self.add(part, row)
             print(f"{name}: {_words(row, without=settings)} ({time.monotonic() - began:.1f} s)", flush=True)
         self.content["seconds"] = round(time.monotonic() - self.began, 1)
         self._write()
         return row
+
+    def add(self, part: str, row: Row) -> None:
+        """Add a row that is there already."""
+        self.content["parts"].setdefault(part, []).append(row)
+        self._write()
 
     def table(self) -> str:
         """All rows as Markdown, one table a part."""
@@ -71,8 +76,11 @@ class Report:
         for part, rows in self.content["parts"].items():
             # what is a list or a table itself is in the JSON only
             columns = [key for key in dict.fromkeys(key for row in rows for key in row) if _plain(rows, key)]
-            lines = [f"## {part}", "", _line(columns), _line("---" for _ in columns)]
-            lines += [_line(_cell(row.get(column)) for column in columns) for row in rows]
+            table = [columns, *([_cell(row.get(column)) for column in columns] for row in rows)]
+            if len(rows) == 1:
+                table = [["what", "value"], *zip(*table, strict=True)]
+            heading, *body = map(_line, table)
+            lines = [f"## {part.replace('_', ' ')}", "", heading, _line("---" for _ in table[0]), *body]
             sections.append("\n".join(lines))
         for kind in ("left_out", "failed"):
             if self.content[kind]:
