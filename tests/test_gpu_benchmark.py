@@ -15,8 +15,11 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 from gpu_measurements import kernels, limits, step  # noqa: E402
+from gpu_measurements.clock import WARM_UP  # noqa: E402
 from gpu_measurements.report import Missing, Report  # noqa: E402
+from gpu_measurements.scale import SMOKE  # noqa: E402
 from lesionseg.errors import InputError  # noqa: E402
+from tiny_training import arrays  # noqa: E402
 
 BF16 = torch.bfloat16
 
@@ -184,6 +187,22 @@ def test_variants_change_one_setting_at_a_time():
     assert variants[:2] == [step.Variant(8, "bf16"), step.Variant(32, "bf16")]
     assert {variant.precision for variant in variants} == {"bf16", "fp16", "tf32", "fp32"}
     assert not any(variant.graph for variant in step.variants((8,), ["fp16"], "fp16", cuda=True))
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_recorded_step_trains_like_the_launched_one():
+    images, masks = arrays(4, 32)
+    histories = []
+    for graph in (False, True):
+        call = step.build(step.Variant(4, "fp32", graph=graph), SMOKE, images, masks, torch.device("cuda"))
+        for _ in range(0 if graph else WARM_UP):  # the recording takes its own
+            call()
+        histories.append([call().tolist() for _ in range(5)])
+    torch.use_deterministic_algorithms(False)
+    launched, recorded = histories
+    assert recorded[-1] != recorded[0], "the replays change the weights"
+    assert sum(recorded, []) == pytest.approx(sum(launched, []), rel=1e-3)
 
 
 def test_report_goes_on_after_what_fails_and_ends_in_time(tmp_path):

@@ -72,8 +72,8 @@ def speed(variant: Variant, scale: Scale, images: np.ndarray, masks: np.ndarray,
 
 def build(
     variant: Variant, scale: Scale, images: np.ndarray, masks: np.ndarray, device: torch.device
-) -> Callable[[], object]:
-    """Return the step: each call takes the same batch, which lies on the device, forward and backward.
+) -> Callable[[], Tensor]:
+    """Return the step: each call trains on the same batch, which lies on the device, and gives its losses (B,).
 
     As in lesionseg.training: autocast, mean BCE + Dice, fused Adam on float32 weights.
     """
@@ -105,8 +105,10 @@ def build(
     return _recorded(step) if variant.graph else step
 
 
-def _recorded(step: Callable[[], Tensor]) -> Callable[[], object]:
+def _recorded(step: Callable[[], Tensor]) -> Callable[[], Tensor]:
     """The step as one CUDA graph: a replay launches all its kernels at once, on the memory they were recorded with.
+
+    WARM_UP steps are taken before the recording.
 
     Gradients are None when the recording starts, so that each replay writes them anew instead of adding to them.
     """
@@ -118,5 +120,10 @@ def _recorded(step: Callable[[], Tensor]) -> Callable[[], object]:
     torch.cuda.current_stream().wait_stream(aside)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        step()
-    return graph.replay
+        image_losses = step()
+
+    def replay() -> Tensor:
+        graph.replay()
+        return image_losses  # the same tensor, written anew
+
+    return replay
