@@ -144,7 +144,7 @@ def test_single_precision_agrees_with_the_cpu(gpu):
 def test_validation_dice_of_the_same_weights_equals_the_cpus(gpu, name):
     """Whatever format the weights were trained in, evaluation predicts in single precision on both."""
     dataset = large_data(train=32, val=16, side=64)
-    recipe = PLAIN | {"epochs": 5, "batch_size": 8}
+    recipe = PLAIN | {"epochs": 20, "batch_size": 8}
     fitted = run(network(16), dataset=dataset, recipe=recipe, dtype=dtype_of(name, gpu), device=gpu)
     model = network(16)
     model.load_state_dict(fitted.state)
@@ -155,7 +155,7 @@ def test_validation_dice_of_the_same_weights_equals_the_cpus(gpu, name):
         rows = [count(one.plain >= 128, masks[row]) for one, row in zip(predicted, dataset.val_rows, strict=True)]
         dice.append(scores.dice(Counts.of(np.array(rows)).pooled()))
     assert dice[0] == pytest.approx(dice[1], abs=1e-4)
-    assert dice[0] > 0.3, "trained weights, not chance"
+    assert dice[0] > 0.6, "trained weights, not chance"
     assert dice[0] == pytest.approx(fitted.history[-1]["val_dice"], abs=1e-4 if name == "fp32" else 0.02)
 
 

@@ -198,11 +198,11 @@ def test_recorded_step_trains_like_the_launched_one():
         call = step.build(step.Variant(4, "fp32", graph=graph), SMOKE, images, masks, torch.device("cuda"))
         for _ in range(0 if graph else WARM_UP):  # the recording takes its own
             call()
-        histories.append([call().tolist() for _ in range(5)])
+        histories.append([call().mean().item() for _ in range(5)])
     torch.use_deterministic_algorithms(False)
     launched, recorded = histories
     assert recorded[-1] != recorded[0], "the replays change the weights"
-    assert sum(recorded, []) == pytest.approx(sum(launched, []), rel=1e-3)
+    assert recorded == pytest.approx(launched, rel=1e-3)
 
 
 def test_report_goes_on_after_what_fails_and_ends_in_time(tmp_path):
