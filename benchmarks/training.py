@@ -3,8 +3,8 @@
     python benchmarks/training.py                          # base widths 16 and 64, batch 8, 256×256
     python benchmarks/training.py --base-width 16 --rounds 5 --json training.json
 
-Three rates, in images per second, measured in turns, so that what else the machine does falls on all alike; the
-figure is the median over the rounds, the first of which warms up and is left out.
+Three rates, in images per second, measured in turns; the figure is the best of the rounds, as timeit advises: what
+else the machine does only ever slows a round down.
 
     loop    lesionseg.training.fit: memory-mapped arrays, augmentation, metrics, checks; what the stage runs
     bare    forward, loss, backward and optimiser step on one batch that is already there, and nothing else
@@ -15,7 +15,6 @@ figure is the median over the rounds, the first of which warms up and is left ou
 import argparse
 import json
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -190,7 +189,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--side", type=int, default=256, help="height and width of the images")
     parser.add_argument("--steps", type=int, default=4, help="batches in a measurement")
-    parser.add_argument("--rounds", type=int, default=3, help="measurements, after one that warms up")
+    parser.add_argument("--rounds", type=int, default=5, help="measurements; the best counts")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto", choices=["auto", "bf16", "fp16", "tf32", "fp32"])
     parser.add_argument("--workers", type=int, help="of the loop and of the plain one; default: the loop's own choice")
@@ -212,15 +211,13 @@ def main() -> None:
             ours, theirs = networks.build("unet", base_width), networks.build("unet", base_width)
             batch = slice(options.batch_size)
             rates: dict[str, list[float]] = {"loop": [], "bare": [], "plain": []}
-            for _ in range(options.rounds + 1):
+            for _ in range(options.rounds):
                 rates["loop"].append(loop(ours, images, masks, options.batch_size, hardware, dtype, workers))
                 rates["bare"].append(bare(ours, images[batch], masks[batch], options.steps, hardware, dtype))
                 rates["plain"].append(plain(theirs, Path(folder), count, options.batch_size, hardware, workers))
-            median = {name: statistics.median(values[1:]) for name, values in rates.items()}
-            # ratios within a round, then their median: a busy moment falls on neighbours alike
-            to_bare = statistics.median(a / b for a, b in zip(rates["loop"][1:], rates["bare"][1:], strict=True))
-            to_plain = statistics.median(a / b for a, b in zip(rates["loop"][1:], rates["plain"][1:], strict=True))
-            columns = f"{median['loop']:6.1f} {median['bare']:6.1f} {median['plain']:6.1f}"
+            best = {name: max(values) for name, values in rates.items()}
+            to_bare, to_plain = best["loop"] / best["bare"], best["loop"] / best["plain"]
+            columns = f"{best['loop']:6.1f} {best['bare']:6.1f} {best['plain']:6.1f}"
             print(f"{base_width:4} {columns} {to_bare:20.3f} {to_plain:11.2f}", flush=True)
             results.append(
                 {"base_width": base_width, "loop_to_bare": to_bare, "loop_to_plain": to_plain, "rates": rates}

@@ -43,15 +43,15 @@ def arrays(count: int = len(TRAIN) + len(VAL), side: int = SIDE) -> tuple[np.nda
     return images.clip(0, 255).astype(np.uint8), masks.astype(np.uint8)
 
 
-def data(augment: object = "default", val: list[int] = VAL) -> Data:
-    images, masks = arrays()
+def data(augment: object = "default", val: list[int] = VAL, side: int = SIDE) -> Data:
+    images, masks = arrays(side=side)
     augment = Augmenter(0, SIDE) if augment == "default" else augment
     return Data(Samples(images, masks, augment), TRAIN, val, [f"T_{row:02d}" for row in range(len(images))])
 
 
-def network(base_width: int = 2) -> torch.nn.Module:
+def network(base_width: int = 2, name: str = "unet") -> torch.nn.Module:
     torch.manual_seed(0)
-    return networks.build("unet", base_width)
+    return networks.build(name, base_width)
 
 
 def run(model=None, loss=None, dataset=None, recipe=PLAIN, dtype=torch.float32, **options) -> Fitted:
@@ -129,7 +129,9 @@ def _die_writing(number: int) -> None:
     torch.save = half
 
 
-def member(folder: str, recipe: dict, minutes: float | None = None, dies_at: int | None = None) -> None:
+def member(
+    folder: str, recipe: dict, minutes: float | None = None, dies_at: int | None = None, name: str = "unet"
+) -> None:
     """One of several processes of a run; the first writes its outcome to `folder`."""
     from lesionseg import distributed
 
@@ -137,7 +139,12 @@ def member(folder: str, recipe: dict, minutes: float | None = None, dies_at: int
     checkpoints = None if minutes is None else Checkpoints(folder, "run", minutes)
     with distributed.group(place, CPU):
         loss = DyingLoss(dies_at)
-        fitted = run(loss=loss, recipe=recipe, place=place, checkpoints=checkpoints, examine_every=1)
+        # the deeper networks need larger images; and oneDNN's strided 1×1 convolution writes outside its memory
+        # below 16 channels, with several threads: deeplabv3 has 4 times its base width there
+        small = name == "unet"
+        model, dataset = network(2 if small else 4, name), data() if small else data(Augmenter(0, 64), side=64)
+        options = {"place": place, "checkpoints": checkpoints, "examine_every": 1}
+        fitted = run(model, loss, dataset, recipe, **options)
     if place.first:
         outcome = {"digest": digest(fitted), "loss_calls": loss.calls, "history": fitted.history}
         Path(folder, "outcome.json").write_text(json.dumps(outcome))

@@ -100,6 +100,8 @@ def fit(
     val_plan = [part for [part] in steps(len(data.val_rows), recipe.batch_size, 1, place.rank, place.processes)]
 
     model = share_batch_norm(model.to(device, memory_format=torch.channels_last), device)
+    # it takes a batch of no images, so that an idle process does not touch the statistics; other norms do not
+    batch_norm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
     compiled = torch.compile(model, mode=recipe.compile) if recipe.compile else model
     network = share_gradients(compiled, device)
     optimiser = _adam(model, recipe)
@@ -170,17 +172,21 @@ def fit(
 
                 for part in plan[step]:
                     images, masks = next(stream)
+                    if not len(part) and not batch_norm:  # an idle process still exchanges gradients, here of a blank
+                        images, masks = images.new_zeros(1, *images.shape[1:]), masks.new_zeros(1, *masks.shape[1:])
                     targets = masks.unsqueeze(1)
                     # processes exchange gradients once a step, in its last part
                     exchange = part is plan[step][-1] or network is compiled
                     with nullcontext() if exchange else network.no_sync():
                         with autocast(device, dtype):
                             outputs = network(unit_interval(images))
-                        image_losses = loss(outputs, targets)
+                        image_losses = loss(outputs, targets)[: len(part)]
                         # the mean over the whole batch: processes take the mean of their gradients, hence the factor
                         scaler.scale(image_losses.sum() * (place.processes / len(whole))).backward()
                     losses[part.start : part.stop] = image_losses.detach()
-                    counts[part.start : part.stop] = count_batch(_logits(outputs) >= 0, targets > 0)
+                    counts[part.start : part.stop] = count_batch(
+                        _logits(outputs)[: len(part)] >= 0, targets[: len(part)] > 0
+                    )
 
                 if recipe.gradient_clip is not None:
                     scaler.unscale_(optimiser)
