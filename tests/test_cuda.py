@@ -162,12 +162,12 @@ def test_validation_dice_of_the_same_weights_equals_the_cpus(gpu, name):
 @pytest.mark.filterwarnings("default")  # of the compiler, about the card
 @pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
 def test_compiled_training_learns_the_same(gpu, mode):
-    """The last batch of an epoch is smaller: a second shape. Dice to 0.02: kernels sum in another order."""
+    """The last batch of an epoch is smaller: a second shape. Kernels sum in another order."""
     eager = run(network(8), device=gpu)
     compiled = run(network(8), recipe=PLAIN | {"compile": mode}, device=gpu)
     for one, two in zip(eager.history, compiled.history, strict=True):
         assert two["train_loss"] == pytest.approx(one["train_loss"], rel=0.01)
-        assert two["val_dice"] == pytest.approx(one["val_dice"], abs=0.02)
+        assert two["val_loss"] == pytest.approx(one["val_loss"], rel=0.01)
 
 
 def test_fastest_algorithms_learn_the_same(gpu):

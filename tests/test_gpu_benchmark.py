@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from itertools import groupby
 from pathlib import Path
 
@@ -14,11 +15,13 @@ from torch import nn
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
-from gpu_measurements import kernels, limits, step  # noqa: E402
+from gpu_measurements import kernels, limits, pairs, step  # noqa: E402
 from gpu_measurements.clock import WARM_UP  # noqa: E402
 from gpu_measurements.report import Missing, Report  # noqa: E402
 from gpu_measurements.scale import SMOKE  # noqa: E402
+from lesionseg.arrays import open_arrays, read_samples  # noqa: E402
 from lesionseg.errors import InputError  # noqa: E402
+from lesionseg.sources import synthetic  # noqa: E402
 from tiny_training import arrays  # noqa: E402
 
 BF16 = torch.bfloat16
@@ -155,6 +158,21 @@ def test_bytes_are_those_of_inputs_and_outputs():
     with torch.no_grad(), limits._ByteCounter() as counter:
         convolution(images)
         assert counter.bytes == counter.convolution_bytes == 4 * (16 + 2 + 32)
+
+
+def test_a_folder_of_pairs_gives_the_published_number_and_all(tmp_path):
+    own = tmp_path / "own"
+    own.mkdir()
+    synthetic.fetch(own, count=6, limit=None, seed=1, workers=1)
+    with ExitStack() as stack:
+        folders = pairs.processed(None, own, SMOKE, stack)
+        samples = {name: read_samples(folder) for name, folder in folders.items()}
+        assert [(name, len(found)) for name, found in samples.items()] == [("5 pairs", 5), ("6 pairs", 6)]
+        assert {sample.id for sample in samples["5 pairs"]} < {sample.id for sample in samples["6 pairs"]}
+        assert all({sample.split for sample in found} == {"train", "val"} for found in samples.values())
+        assert open_arrays(folders["6 pairs"])[0].shape == (6, SMOKE.side, SMOKE.side, 3)
+        assert pairs.processed(folders["5 pairs"], None, SMOKE, stack) == {str(folders["5 pairs"]): folders["5 pairs"]}
+    assert not any(folder.exists() for folder in folders.values())
 
 
 @pytest.mark.parametrize(

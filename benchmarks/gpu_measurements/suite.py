@@ -15,10 +15,10 @@ from gpu_measurements.report import Missing, Row
 def run(seconds: float, log: Path) -> Row:
     """Run `pytest -m cuda` for `seconds` at most, its output to the file `log`.
 
-    Raises Missing without pytest, RuntimeError where a test fails.
+    Raises Missing without what they need, RuntimeError where a test fails.
     """
-    if find_spec("pytest") is None:
-        raise Missing("pytest is not installed")
+    if absent := [package for package in ("pytest", "albumentations") if find_spec(package) is None]:
+        raise Missing(f"the tests need {' and '.join(absent)}, not installed here")
     # only files with such a test: others need packages that a machine lent for its card may lack
     files = [str(path) for path in sorted((REPOSITORY / "tests").glob("test_*.py")) if "mark.cuda" in path.read_text()]
     with tempfile.TemporaryDirectory() as folder:
