@@ -47,8 +47,7 @@ def main() -> int:
         with ExitStack() as stack:
             folders = pairs.processed(arguments.data, arguments.images, scale, stack)
             session = Session(report, hardware, scale, folders)
-            session.environment()
-            for name in arguments.only:
+            for name in dict.fromkeys(("environment", *arguments.only)):
                 getattr(session, name)()
     except InputError as error:
         print(*(f"gpu: error: {problem}" for problem in error.problems), sep="\n", file=sys.stderr)
@@ -64,7 +63,12 @@ def read_arguments() -> argparse.Namespace:
     source.add_argument("--images", type=Path, help="directory of images and masks, as for download.folder")
     parser.add_argument("--out", type=Path, default=Path("gpu-report"), help="directory for the results")
     parser.add_argument("--minutes", type=float, default=9, help="nothing starts that would probably end later")
-    parser.add_argument("--only", type=_parts, default=PARTS, help=f"some of {','.join(PARTS)}")
+    parser.add_argument(
+        "--only",
+        type=_parts,
+        default=PARTS,
+        help=f"some of {', '.join(PARTS)}, joined by commas; the first is always made",
+    )
     parser.add_argument("--device", default="cuda", help="cuda, cuda:<index>, or cpu to try the script")
     parser.add_argument("--smoke", action="store_true", help="every part at a size at which its figures mean nothing")
     return parser.parse_args()
@@ -227,7 +231,7 @@ class Session:
 
 
 # in this order: what is worth most comes first, what takes longest last
-PARTS = ("steps", "loop", "recipe", "tests", "prediction", "profile", "compiled")
+PARTS = ("environment", "steps", "loop", "recipe", "profile", "prediction", "tests", "compiled")
 
 if __name__ == "__main__":
     sys.exit(main())

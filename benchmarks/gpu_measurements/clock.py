@@ -16,21 +16,23 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def block_seconds(call: Callable[[], object], device: torch.device, budget: float = 1.0) -> list[float]:
-    """Seconds of one call, from each of BLOCKS blocks of calls that fill about `budget` seconds together.
+def block_seconds(
+    call: Callable[[], object], device: torch.device, budget: float, warm_up: int = WARM_UP, blocks: int = BLOCKS
+) -> list[float]:
+    """Seconds of one call, from each of `blocks` blocks of calls that fill about `budget` seconds together.
 
     Waiting only between blocks: calls follow each other as they do in a training, so that Python's time counts only
     where the device waits for it.
     """
-    for _ in range(WARM_UP):
+    for _ in range(warm_up):
         call()
     synchronise(device)
     began = time.perf_counter()
     call()
     synchronise(device)
-    repetitions = max(1, round(budget / BLOCKS / max(time.perf_counter() - began, 1e-6)))
+    repetitions = max(1, round(budget / blocks / max(time.perf_counter() - began, 1e-6)))
     seconds = []
-    for _ in range(BLOCKS):
+    for _ in range(blocks):
         began = time.perf_counter()
         for _ in range(repetitions):
             call()
@@ -39,6 +41,6 @@ def block_seconds(call: Callable[[], object], device: torch.device, budget: floa
     return seconds
 
 
-def median_seconds(call: Callable[[], object], device: torch.device, budget: float = 1.0) -> float:
+def median_seconds(call: Callable[[], object], device: torch.device, budget: float, **options: int) -> float:
     """Seconds of one call: the median of `block_seconds`."""
-    return median(block_seconds(call, device, budget))
+    return median(block_seconds(call, device, budget, **options))

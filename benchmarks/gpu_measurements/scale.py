@@ -17,7 +17,7 @@ class Scale:
     recipe_batch: int = 8
     seeds: tuple[int, ...] = (0, 1, 2)
     recipe_pairs: int | None = 500  # the smaller of the two sets the recipe runs on; the other is all
-    predicted_images: int = 512
+    predicted_images: int = 256
 
 
 SMOKE = Scale(
