@@ -135,6 +135,19 @@ def test_cost_of_the_published_network():
     assert single.image_bytes == pytest.approx(2 * cost.image_bytes, rel=0.05)
 
 
+def test_documented_costs_are_those_counted():
+    page = (BENCHMARKS.parent / "docs/gpu.md").read_text()
+    half, single = (limits.cost("unet", 64, 256, dtype) for dtype in (BF16, torch.float32))
+    for name in ("image_bytes", "other_bytes", "step_bytes"):
+        assert f"| {getattr(half, name) / 1e9:.3f} · 10⁹ | {getattr(single, name) / 1e9:.3f} · 10⁹ |" in page
+    h100 = (989e12, 3.35e12)
+    small, large = (batch / half.by_bytes(batch, h100[1]) for batch in (8, 128))
+    in_turn = [batch / half.in_turn(batch, *h100) for batch in (8, 128)]
+    by_operations = 1 / half.by_operations(1, h100[0])
+    row = f"| {by_operations:,.0f} | {small:,.0f} / {large:,.0f} | {in_turn[0]:,.0f} / {in_turn[1]:,.0f} |"
+    assert row in page
+
+
 def test_limits_of_a_step():
     cost = limits.Cost(parameters=1, operations=600, image_bytes=50, other_bytes=30, step_bytes=100)
     assert cost.by_operations(4, 1200) == 2
