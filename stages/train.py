@@ -105,7 +105,8 @@ def train(parameters: Parameters, runtime: Runtime, place: distributed.Place) ->
         live.end()
         side = data.samples.images.shape[1]
         kept = {"keep": recipe.keep, "epoch": fitted.epoch, "image_size": side, "average": recipe.ema_decay is not None}
-        metadata = {"network": parameters.network, "base_width": parameters.base_width} | kept
+        settings = {f"train.{name}": value for name, value in parameters.model_dump().items()}
+        metadata = {"network": parameters.network, "base_width": parameters.base_width} | kept | settings
         write_csv(MODEL / "history.csv", list(fitted.history[0]), fitted.history)
         weights.save(MODEL / "weights.safetensors", fitted.state, metadata)
         checkpoints.remove()

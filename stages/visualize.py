@@ -32,7 +32,7 @@ def main() -> None:
 
     galleries = list(gallery.galleries(results, predictions, images, masks, parameters.examples, parameters.seed))
     drawn = [(chart, png_bytes(chart.figure)) for chart in charts(results)]
-    page = render(results, galleries, drawn, {"Network": results.network, "Data": data})
+    page = render(results, galleries, drawn, {"Network and training": results.network, "Data": data})
 
     first = [shown for shown in galleries if shown.split == galleries[0].split]  # git holds one split, the report all
     pictures = {f"gallery_{shown.kind}": png_bytes(gallery.draw(shown), 256, gallery.VIRIDIS) for shown in first}

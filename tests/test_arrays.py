@@ -64,9 +64,7 @@ def test_arrays_that_do_not_fit_each_other_are_refused(tmp_path, images, masks, 
 
 
 def test_a_cut_off_array_is_refused(tmp_path):
-    write(
-        tmp_path, np.zeros((2, 16, 16, 3), np.uint8), np.zeros((2, 16, 16), np.uint8), [sample(1), sample(2)]
-    )
+    write(tmp_path, np.zeros((2, 16, 16, 3), np.uint8), np.zeros((2, 16, 16), np.uint8), [sample(1), sample(2)])
     whole = (tmp_path / "images.npy").read_bytes()
     (tmp_path / "images.npy").write_bytes(whole[:-10])
     with pytest.raises(InputError, match=r"images\.npy: not a whole \.npy file"):

@@ -60,9 +60,7 @@ def test_edge_cases_follow_the_official_scorer(counts):
 
 def test_two_empty_masks_score_one_everywhere():
     both_empty = Counts(0, 0, 0, 100)
-    assert {name: score(both_empty) for name, score in scores.OVERLAP.items()} == dict.fromkeys(
-        scores.OVERLAP, 1.0
-    )
+    assert {name: score(both_empty) for name, score in scores.OVERLAP.items()} == dict.fromkeys(scores.OVERLAP, 1.0)
 
 
 def test_a_blank_prediction_of_a_lesion_earns_nothing():

@@ -13,6 +13,7 @@ from safetensors.torch import save
 from lesionseg import losses, networks
 from lesionseg.augment import Augmenter
 from lesionseg.checkpoint import Checkpoints
+from lesionseg.device import use_deterministic_algorithms
 from lesionseg.distributed import Place
 from lesionseg.loading import Samples
 from lesionseg.training import Data, Fitted, Recipe, fit
@@ -91,6 +92,7 @@ def process(folder: Path, recipe: dict, dtype: torch.dtype, minutes: float, deat
     `death` says: ("step", n): at the n-th part of a step; ("write", n): half-way through the n-th checkpoint;
     ("epoch", n): after the n-th epoch, before its checkpoint; ("never",)."""
     torch.set_num_threads(1)
+    use_deterministic_algorithms(True)  # as the stage does: on CUDA the bits depend on it
     kind, number = (*death, None)[:2]
     loss = DyingLoss(number if kind == "step" else None)
     if kind == "write":

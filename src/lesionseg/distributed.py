@@ -128,7 +128,11 @@ def share_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
     if _alone():
         return model
     if device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        for module in model.modules():
+            if type(module) is nn.SyncBatchNorm:
+                module.__class__ = _SyncBatchNorm
+        return model
     for module in model.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = GlobalBatchNorm2d
@@ -145,6 +149,14 @@ def share_gradients(model: nn.Module, device: torch.device) -> nn.Module:
         forward_sync_buffers=False,  # equal everywhere: statistics are over all processes
         gradient_as_bucket_view=True,
     )
+
+
+class _SyncBatchNorm(nn.SyncBatchNorm):
+    """torch's, also under autocast for a process without samples: torch announces that process's zero statistics in
+    the dtype of its input, and the exchange wants the float32 in which the others send theirs."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images if images.numel() else images.float())
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):

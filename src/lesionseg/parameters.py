@@ -69,7 +69,9 @@ def _line(path: Path, group: str, schema: type[Group], problem: dict) -> str:
         return f"{key}: unknown parameter; {hint}"
     if problem["type"] == "missing":
         return f"{key}: missing; add it to the file"
-    expected = problem["msg"].removeprefix("Input should be ").removeprefix("Value error, ").removeprefix("String should ")
+    expected = (
+        problem["msg"].removeprefix("Input should be ").removeprefix("Value error, ").removeprefix("String should ")
+    )
     return f"{key}: found {problem['input']!r}, expected {expected}"
 
 
