@@ -82,14 +82,9 @@ def test_it_writes_weights_history_and_live_files_and_resumes_to_the_same(tmp_pa
     assert " ".join(history[0]) == expected
     assert [int(row["epoch"]) for row in history] == list(range(1, 31))
     model, metadata = weights.load(whole / "models/unet/weights.safetensors")
-    assert metadata == {
-        "network": "unet",
-        "base_width": 2,
-        "keep": "last",
-        "epoch": 30,
-        "image_size": 32,
-        "average": False,
-    }
+    kept = {"network": "unet", "base_width": 2, "keep": "last", "epoch": 30, "image_size": 32, "average": False}
+    recipe = yaml.safe_load((whole / "params.yaml").read_text())["train"]
+    assert metadata == kept | {f"train.{name}": value for name, value in recipe.items()}
     assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 1, 32, 32)
     live = (whole / "models/unet/live/plots/metrics/val/dice.tsv").read_text().splitlines()
     assert [float(line.split("\t")[1]) for line in live[1:]] == [float(row["val_dice"]) for row in history]
