@@ -72,6 +72,11 @@ def test_unknown_network_and_width_are_named_together():
     assert "found 0" in caught.value.problems[1]
 
 
+def test_a_width_at_which_torch_corrupts_memory_is_refused():
+    with pytest.raises(InputError, match="found 3, expected at least 4 for the network deeplabv3"):
+        networks.build("deeplabv3", 3)
+
+
 @pytest.mark.parametrize("name", networks.NAMES)
 @pytest.mark.parametrize("shape", [(1, 32, 32), (3, 48, 80)])
 def test_logits_have_the_size_of_the_image_in_both_modes(name, shape):

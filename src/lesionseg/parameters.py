@@ -3,7 +3,7 @@
 import difflib
 import re
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -75,4 +75,4 @@ def _line(path: Path, group: str, schema: type[Group], problem: dict) -> str:
     return f"{key}: found {problem['input']!r}, expected {expected}"
 
 
-__all__ = ["Field", "Group", "Literal", "Runtime", "load"]
+__all__ = ["Field", "Group", "Runtime", "load"]
