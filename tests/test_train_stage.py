@@ -255,6 +255,12 @@ def test_a_format_asked_for_is_the_one_used():
             assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
 
 
+def test_a_rounding_set_elsewhere_in_the_process_gives_way():
+    torch.backends.cudnn.conv.fp32_precision = "tf32"  # from here on it does not follow the setting for all
+    precision.choose("fp32", torch.device("cpu"))
+    assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+
+
 def test_tf32_rounds_products_where_the_card_has_it(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (8, 0))
     try:

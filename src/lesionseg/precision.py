@@ -34,7 +34,9 @@ def choose(name: Precision, device: torch.device) -> torch.dtype:
         raise InputError(
             f"precision: found 'tf32', which {device.type} here does not have; expected auto, bf16, fp16 or fp32"
         )
-    torch.backends.fp32_precision = "tf32" if name == "tf32" else "ieee"
+    # the one for all, and those of its operations: one that was ever set itself no longer follows it
+    for operations in (torch.backends, torch.backends.cuda.matmul, torch.backends.cudnn.conv):
+        operations.fp32_precision = "tf32" if name == "tf32" else "ieee"
     return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(name, torch.float32)
 
 
