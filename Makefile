@@ -48,9 +48,9 @@ format: env ## let ruff format the code
 	ruff format .
 
 gate: env ## fail if dvc.lock does not belong to the code and parameters
-	@dvc repro --dry --allow-missing > .dvc/tmp/gate.log 2>&1; status=$$?; \
-	if [ $$status -ne 0 ] || grep -q 'Running stage' .dvc/tmp/gate.log; then \
-	  cat .dvc/tmp/gate.log; \
+	@output=$$(dvc repro --dry --allow-missing 2>&1); status=$$?; \
+	if [ $$status -ne 0 ] || echo "$$output" | grep -q 'Running stage'; then \
+	  echo "$$output"; \
 	  echo "gate: dvc.lock is stale. Run 'dvc repro' and commit dvc.lock, metrics/ and plots/ with the change."; exit 1; \
 	fi; echo "gate: dvc.lock belongs to this code and these parameters"
 
