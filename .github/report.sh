@@ -4,12 +4,12 @@
 set -euo pipefail
 base=${1:?usage: report.sh BASE-REVISION}
 
-section() { # title, then the command that prints a Markdown table (nothing where nothing changed)
+section() { # title, then the command that prints a Markdown table (its two head lines where nothing changed)
   printf '### %s\n\n' "$1"
   shift
   local table
   table=$("$@")
-  if [ -n "$table" ]; then printf '%s\n\n' "$table"; else printf 'No change.\n\n'; fi
+  if [ "$(wc -l <<< "$table")" -gt 2 ]; then printf '%s\n\n' "$table"; else printf 'No change.\n\n'; fi
 }
 
 section "Metrics against \`$base\`" dvc metrics diff "$base" HEAD --md

@@ -18,7 +18,7 @@ def test_the_report_shows_metrics_and_parameters_of_both_sides(tiny_run, tmp_pat
 
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in report.splitlines() if line.startswith("|")]
     metrics = json.loads((clone.root / "metrics/evaluation.json").read_text(encoding="utf-8"))
-    assert ["params.yaml", "train.epochs", "10", "2", "-8"] in rows
+    assert ["params.yaml", "train.epochs", "10", "4"] in rows
     (images,) = [row for row in rows if row[:2] == ["metrics/evaluation.json", "val.images"]]
     assert images[3] == str(metrics["val"]["images"])
     assert images[2] != images[3]
