@@ -105,7 +105,7 @@ def stale_stages(root: Path) -> tuple[str, ...]:
         graph = repo.index.graph  # an edge points from a stage to one it depends on
         changed = repo.status()
         stale = {
-            dependent.addressing
+            dependent.name
             for stage in graph
             if stage.addressing in changed
             for dependent in nx.ancestors(graph, stage) | {stage}
