@@ -14,7 +14,6 @@ else the machine does only ever slows a round down.
 
 import argparse
 import json
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -31,6 +30,7 @@ from torch.utils.data import DataLoader, Dataset
 from lesionseg import device, losses, networks, precision
 from lesionseg.augment import Augmenter
 from lesionseg.loading import Samples, default_workers
+from lesionseg.parallel import cores
 from lesionseg.training import Data, Recipe, fit, unit_interval
 
 
@@ -199,7 +199,7 @@ def main() -> None:
     hardware = device.choose(options.device)
     dtype = precision.choose(options.precision, hardware)
     device.use_deterministic_algorithms(True)  # as the stage does by default
-    workers = default_workers(hardware, os.cpu_count() or 1) if options.workers is None else options.workers
+    workers = default_workers(hardware, cores()) if options.workers is None else options.workers
     count = options.steps * options.batch_size
     print(f"{device.describe(hardware)}, torch {torch.__version__}, {dtype}, {workers} workers")
     print("base   loop   bare  plain images/s   loop/bare  loop/plain")

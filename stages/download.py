@@ -1,12 +1,12 @@
 """Fill data/raw with image-mask pairs from the chosen source."""
 
-import os
 from pathlib import Path
 from typing import Literal
 
 import checkout  # noqa: F401
 
 from lesionseg.errors import InputError, run_stage
+from lesionseg.parallel import worker_count
 from lesionseg.parameters import Field, Group, Runtime, load
 from lesionseg.sources import folder, isic2018, manifest, synthetic
 from lesionseg.sources.directory import replaced
@@ -43,12 +43,11 @@ def main() -> None:
 def fetch(raw: Path, parameters: Parameters, workers: int | None) -> list[manifest.Pair]:
     """Fill `raw` from the chosen source."""
     subset = {"limit": parameters.limit, "seed": parameters.seed}
-    cores = max(1, workers) if workers is not None else os.cpu_count() or 1
     match parameters.source:
         case "synthetic":
-            return synthetic.fetch(raw, count=parameters.synthetic_images, workers=cores, **subset)
+            return synthetic.fetch(raw, count=parameters.synthetic_images, workers=worker_count(workers), **subset)
         case "folder":
-            return folder.fetch(raw, folder=Path(parameters.folder), workers=cores, **subset)
+            return folder.fetch(raw, folder=Path(parameters.folder), workers=worker_count(workers), **subset)
         case "isic2018":
             return isic2018.fetch(
                 raw,

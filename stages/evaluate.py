@@ -11,7 +11,7 @@ from lesionseg.arrays import SPLITS, open_arrays, read_samples
 from lesionseg.errors import run_stage
 from lesionseg.evaluation import Case, Predictor, cases, evaluate, thresholds
 from lesionseg.files import write_csv, write_json
-from lesionseg.parallel import cores
+from lesionseg.parallel import worker_count
 from lesionseg.parameters import Field, Group, Runtime, load
 from lesionseg.postprocess import Cleaning
 from lesionseg.sources import manifest
@@ -42,7 +42,7 @@ def main() -> None:
     images, masks = open_arrays(PROCESSED)
     held_out = cases(samples, {pair.id: RAW / pair.mask for pair in manifest.read(RAW)})
     model, _ = weights.load(WEIGHTS)
-    workers = cores() if runtime.workers is None else max(1, runtime.workers)
+    workers = worker_count(runtime.workers)
     predictor = Predictor(
         model, device.choose(runtime.device), parameters.test_time_augmentation, parameters.refinement, workers
     )

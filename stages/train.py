@@ -1,7 +1,6 @@
 """Train the network on data/processed; write its weights and history to models/unet."""
 
 from importlib.metadata import version
-from os import cpu_count
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +16,7 @@ from lesionseg.checkpoint import Checkpoints
 from lesionseg.errors import InputError, run_stage
 from lesionseg.files import write_csv
 from lesionseg.loading import Samples, default_workers
+from lesionseg.parallel import cores
 from lesionseg.parameters import Field, Group, Runtime, load
 
 PROCESSED = Path("data/processed")
@@ -80,7 +80,7 @@ def train(parameters: Parameters, runtime: Runtime, place: distributed.Place) ->
     model = networks.build(parameters.network, parameters.base_width)
     recipe = training.Recipe(**{name: getattr(parameters, name) for name in training.Recipe.__dataclass_fields__})
     checkpoints = Checkpoints(CHECKPOINTS, key(parameters, hardware), runtime.checkpoint_minutes)
-    workers = default_workers(hardware, cpu_count() or 1) if runtime.workers is None else runtime.workers
+    workers = default_workers(hardware, cores()) if runtime.workers is None else runtime.workers
 
     if place.first:
         print(

@@ -1,6 +1,5 @@
 """A headless Chromium, driven through ChromeDriver's HTTP interface (W3C WebDriver) with the standard library."""
 
-import base64
 import json
 import os
 import shutil
@@ -46,11 +45,6 @@ class Browser:
         """The addresses requested since the last call."""
         events = (json.loads(entry["message"])["message"] for entry in self._log("performance"))
         return [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
-
-    def screenshot(self, path: Path) -> None:
-        """A PNG of the whole page, not only of the viewport."""
-        picture = self._cdp("Page.captureScreenshot", captureBeyondViewport=True)
-        path.write_bytes(base64.b64decode(picture["data"]))
 
     def _log(self, kind: str) -> list[dict]:
         return call(f"{self.address}/se/log", {"type": kind})

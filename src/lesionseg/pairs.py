@@ -12,7 +12,7 @@ from PIL import Image
 from lesionseg.duplicates import thumbnail
 from lesionseg.imaging import ImageError, decode, read_rgb
 from lesionseg.masks import binary, shrink
-from lesionseg.parallel import cores, ordered_process_map
+from lesionseg.parallel import ordered_process_map, worker_count
 
 PAIRS_A_PROCESS = 32  # the start of a process, about half a second, is worth it from here on
 
@@ -45,7 +45,7 @@ def read_pairs(
     the workers, not by the number of pairs. Processes, because Pillow holds the interpreter lock while it opens a
     file or counts grey values: with threads, many small images would share one core.
     """
-    workers = cores() if workers is None else max(1, workers)
+    workers = worker_count(workers)
     workers = min(workers, 1 + len(files) // PAIRS_A_PROCESS)
     yield from ordered_process_map(partial(_read, raw, size), files, workers)
 

@@ -52,6 +52,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def worker_count(asked: int | None) -> int:
+    """The workers to start for `runtime.workers`: one a core when it is None, and never less than one."""
+    return cores() if asked is None else max(1, asked)
+
+
 def _in_order(
     pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], limit: int
 ) -> Iterator[Result]:

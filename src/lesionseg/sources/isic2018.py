@@ -25,6 +25,7 @@ from tqdm import tqdm
 from lesionseg.archive import LocalFile, Member, RangeFile, extract, read_directory
 from lesionseg.errors import InputError
 from lesionseg.http_range import Network, RemoteFile, TransferError
+from lesionseg.parallel import cores
 from lesionseg.sources.header import oriented_size
 from lesionseg.sources.manifest import Pair
 from lesionseg.sources.store import Store
@@ -299,7 +300,7 @@ def _fill(store: Store, plan: _Wanted, connections: int) -> list[str]:
                 source.file,
                 members,
                 lambda member, archive=source.archive.name: store.path(archive, member),
-                connections=connections if isinstance(source.file, RemoteFile) else _cores(),
+                connections=connections if isinstance(source.file, RemoteFile) else cores(),
                 progress=progress,
             )
             damaged += [f"{_title(source.file)}: {member.name}: {problem}" for member, problem in wrong.items()]
@@ -320,7 +321,7 @@ def _place(target: Path, store: Store, plan: _Wanted) -> list[Pair]:
         sums = (_sha256(target / path) for path in paths)
         return Pair(name, *paths, width, height, *sums, subset, "isic2018")
 
-    with ThreadPoolExecutor(_cores()) as threads:
+    with ThreadPoolExecutor(cores()) as threads:
         pairs = sorted(threads.map(place, plan.pairs), key=lambda pair: pair.id)
     _write_notices(target, store, plan)
     for source, members in plan.parts:
@@ -391,7 +392,3 @@ def _title(file: RangeFile) -> str:
 def _sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

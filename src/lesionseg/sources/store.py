@@ -1,6 +1,5 @@
 """Verified members of archives on the disk, kept from one run to the next."""
 
-import os
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from lesionseg.archive import Member, crc32
 from lesionseg.http_range import RemoteFile
+from lesionseg.parallel import cores
 
 
 class Store:
@@ -32,7 +32,7 @@ class Store:
 
     def missing(self, archive: str, members: Sequence[Member]) -> list[Member]:
         """Those of `members` that are not here, whole and unchanged."""
-        with ThreadPoolExecutor(os.cpu_count()) as threads:
+        with ThreadPoolExecutor(cores()) as threads:
             held = threads.map(lambda member: self.holds(archive, member), members)
             return [member for member, here in zip(members, held, strict=True) if not here]
 
