@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 
-from lesionseg.augment import Augmenter
+from lesionseg.train.augment import Augmenter
 
 OFF = {"flips": False, "rotations": "none"}
 OPTIONS = {

@@ -20,9 +20,8 @@ from fractions import Fraction
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from lesionseg import archive
-from lesionseg.http_range import Network
-from lesionseg.sources import isic2018
+from lesionseg.download import archive, isic2018
+from lesionseg.download.http_range import Network
 from loopback import Fault, Request, Server
 
 TRAINING = isic2018.SETS["training"]

@@ -23,16 +23,16 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lesionseg import native
-from lesionseg.boundary import distances
-from lesionseg.counts import count
-from lesionseg.evaluation import Case, Threshold, evaluate
-from lesionseg.masks import read_mask
+from lesionseg.common.parallel import cores
+from lesionseg.evaluate.boundary import distances
+from lesionseg.evaluate.evaluation import Case, Threshold, evaluate
+from lesionseg.images.masks import read_mask
+from lesionseg.inference import native
+from lesionseg.inference.postprocess import Cleaning
+from lesionseg.inference.prediction import BATCH, VIEWS, predict
+from lesionseg.inference.refine import REFINEMENTS
 from lesionseg.networks import build
-from lesionseg.parallel import cores
-from lesionseg.postprocess import Cleaning
-from lesionseg.prediction import BATCH, VIEWS, predict
-from lesionseg.refine import REFINEMENTS
+from lesionseg.scoring.counts import count
 
 # width, height and rough share of the 2,594 training images (Codella et al. 2018 gives the range; sizes cluster)
 SIZES = [((1022, 767), 6), ((2048, 1536), 1), ((3024, 2016), 4), ((4288, 2848), 2), ((6688, 4439), 2)]

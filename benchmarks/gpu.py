@@ -20,12 +20,13 @@ from gpu_measurements import card, inference, kernels, limits, loop, pairs, reci
 from gpu_measurements.report import Missing, Report, Row
 from gpu_measurements.scale import SMOKE, Scale
 from gpu_measurements.step import Variant
-from lesionseg import device, precision
-from lesionseg.arrays import open_arrays, read_samples
-from lesionseg.errors import InputError
-from lesionseg.loading import Augment, Samples, default_workers
-from lesionseg.parallel import cores
-from lesionseg.prediction import VIEWS
+from lesionseg.common.errors import InputError
+from lesionseg.common.hardware import choose_device, use_deterministic_algorithms
+from lesionseg.common.parallel import cores
+from lesionseg.formats.processed import open_arrays, read_samples
+from lesionseg.inference.prediction import VIEWS
+from lesionseg.train import precision
+from lesionseg.train.loading import Augment, Samples, default_workers
 
 NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 
@@ -39,8 +40,8 @@ def main() -> int:
         )
         return 1
     try:
-        device.use_deterministic_algorithms(True)
-        hardware = device.choose(arguments.device)
+        use_deterministic_algorithms(True)
+        hardware = choose_device(arguments.device)
         scale = SMOKE if arguments.smoke else Scale()
         heading = {"command": " ".join(["python", *sys.argv]), "smoke": arguments.smoke}
         report = Report(arguments.out, arguments.minutes * 60, heading)
@@ -224,7 +225,7 @@ class Session:
     def _augment(self, seed: int) -> Augment:
         """The published augmentation: flips and right angles."""
         try:
-            from lesionseg.augment import Augmenter
+            from lesionseg.train.augment import Augmenter
         except ModuleNotFoundError as error:
             raise Missing(f"augmentation needs {error.name}, which is not installed") from None
         return Augmenter(seed, self.images.shape[1])

@@ -20,12 +20,12 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from lesionseg import duplicates
-from lesionseg.imaging import decode, read_rgb, to_rgb
-from lesionseg.masks import binary, shrink
-from lesionseg.pairs import BadPair, ReadPair, read_pair
-from lesionseg.parallel import cores, ordered_process_map
-from lesionseg.split import choose_validation
+from lesionseg.common.parallel import cores, ordered_process_map
+from lesionseg.images.decoding import decode, read_rgb, to_rgb
+from lesionseg.images.masks import binary, shrink
+from lesionseg.preprocess import duplicates
+from lesionseg.preprocess.pairs import BadPair, ReadPair, read_pair
+from lesionseg.preprocess.split import choose_validation
 
 Files = list[tuple[str, str]]
 

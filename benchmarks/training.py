@@ -6,7 +6,7 @@
 Three rates, in images per second, measured in turns; the figure is the best of the rounds, as timeit advises: what
 else the machine does only ever slows a round down.
 
-    loop    lesionseg.training.fit: memory-mapped arrays, augmentation, metrics, checks; what the stage runs
+    loop    lesionseg.train.loop.fit: memory-mapped arrays, augmentation, metrics, checks; what the stage runs
     bare    forward, loss, backward and optimiser step on one batch that is already there, and nothing else
     plain   what people write: float32, NCHW, a DataLoader that decodes a PNG and a mask for each sample and
             augments them, loss.item() in every step
@@ -27,11 +27,13 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from lesionseg import device, losses, networks, precision
-from lesionseg.augment import Augmenter
-from lesionseg.loading import Samples, default_workers
-from lesionseg.parallel import cores
-from lesionseg.training import Data, Recipe, fit, unit_interval
+from lesionseg import networks
+from lesionseg.common.hardware import choose_device, describe_device, use_deterministic_algorithms
+from lesionseg.common.parallel import cores
+from lesionseg.train import losses, precision
+from lesionseg.train.augment import Augmenter
+from lesionseg.train.loading import Samples, default_workers
+from lesionseg.train.loop import Data, Recipe, fit, unit_interval
 
 
 def draw(count: int, side: int, folder: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -196,12 +198,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures there too")
     options = parser.parse_args()
 
-    hardware = device.choose(options.device)
+    hardware = choose_device(options.device)
     dtype = precision.choose(options.precision, hardware)
-    device.use_deterministic_algorithms(True)  # as the stage does by default
+    use_deterministic_algorithms(True)  # as the stage does by default
     workers = default_workers(hardware, cores()) if options.workers is None else options.workers
     count = options.steps * options.batch_size
-    print(f"{device.describe(hardware)}, torch {torch.__version__}, {dtype}, {workers} workers")
+    print(f"{describe_device(hardware)}, torch {torch.__version__}, {dtype}, {workers} workers")
     print("base   loop   bare  plain images/s   loop/bare  loop/plain")
     results = []
     with tempfile.TemporaryDirectory() as folder:
@@ -224,7 +226,7 @@ def main() -> None:
             )
     if options.json:
         facts = {
-            "device": device.describe(hardware),
+            "device": describe_device(hardware),
             "torch": torch.__version__,
             "dtype": str(dtype),
             "workers": workers,

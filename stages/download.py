@@ -5,11 +5,12 @@ from typing import Literal
 
 import checkout  # noqa: F401
 
-from lesionseg.errors import InputError, run_stage
-from lesionseg.parallel import worker_count
-from lesionseg.parameters import Field, Group, Runtime, load
-from lesionseg.sources import folder, isic2018, manifest, synthetic
-from lesionseg.sources.directory import replaced
+from lesionseg.common.errors import InputError, run_stage
+from lesionseg.common.files import replaced
+from lesionseg.common.parallel import worker_count
+from lesionseg.common.parameters import Field, Group, Runtime, load
+from lesionseg.download import folder, isic2018, synthetic
+from lesionseg.formats import manifest
 
 RAW = Path("data/raw")
 WORK = Path(".cache/download")  # no output of DVC's: what was fetched outlives an interrupted run

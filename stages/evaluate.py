@@ -6,17 +6,19 @@ from typing import Literal
 
 import checkout  # noqa: F401
 
-from lesionseg import device, submission, weights
-from lesionseg.arrays import SPLITS, open_arrays, read_samples
-from lesionseg.errors import run_stage
-from lesionseg.evaluation import Case, Predictor, cases, evaluate, thresholds
-from lesionseg.files import write_csv, write_json
-from lesionseg.parallel import worker_count
-from lesionseg.parameters import Field, Group, Runtime, load
-from lesionseg.postprocess import Cleaning
-from lesionseg.sources import manifest
-from lesionseg.splitreport import SplitReport
-from lesionseg.tables import write_tables
+from lesionseg.common.errors import run_stage
+from lesionseg.common.files import write_csv, write_json
+from lesionseg.common.hardware import choose_device
+from lesionseg.common.parallel import worker_count
+from lesionseg.common.parameters import Field, Group, Runtime, load
+from lesionseg.evaluate import submission
+from lesionseg.evaluate.evaluation import Case, Predictor, cases, evaluate, thresholds
+from lesionseg.evaluate.split_report import SplitReport
+from lesionseg.evaluate.tables import write_tables
+from lesionseg.formats import manifest
+from lesionseg.formats.processed import SPLITS, open_arrays, read_samples
+from lesionseg.inference.postprocess import Cleaning
+from lesionseg.networks import weights
 
 RAW, PROCESSED, WEIGHTS = Path("data/raw"), Path("data/processed"), Path("models/unet/weights.safetensors")
 PREDICTIONS, SUBMISSION = Path("data/predictions"), Path("data/submission")
@@ -44,7 +46,7 @@ def main() -> None:
     model, _ = weights.load(WEIGHTS)
     workers = worker_count(runtime.workers)
     predictor = Predictor(
-        model, device.choose(runtime.device), parameters.test_time_augmentation, parameters.refinement, workers
+        model, choose_device(runtime.device), parameters.test_time_augmentation, parameters.refinement, workers
     )
     rows = {split: [row for row, sample in enumerate(samples) if sample.split == split] for split in SPLITS}
     cut = thresholds(

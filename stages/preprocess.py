@@ -5,15 +5,14 @@ from typing import Literal
 
 import checkout  # noqa: F401
 
-from lesionseg.arrays import open_arrays
-from lesionseg.contactsheet import contact_sheet, save_png
-from lesionseg.errors import run_stage
-from lesionseg.files import write_csv, write_json
-from lesionseg.parameters import Field, Group, Runtime, load
-from lesionseg.processing import process
-from lesionseg.sources import manifest
-from lesionseg.sources.directory import replaced
-from lesionseg.summary import DROPPED_COLUMNS, DUPLICATE_COLUMNS, dropped_rows, duplicate_rows, summarize
+from lesionseg.common.errors import run_stage
+from lesionseg.common.files import replaced, write_csv, write_json
+from lesionseg.common.parameters import Field, Group, Runtime, load
+from lesionseg.formats import manifest
+from lesionseg.formats.processed import open_arrays
+from lesionseg.preprocess.contact_sheet import contact_sheet, save_png
+from lesionseg.preprocess.dataset import process
+from lesionseg.preprocess.summary import DROPPED_COLUMNS, DUPLICATE_COLUMNS, dropped_rows, duplicate_rows, summarize
 
 RAW = Path("data/raw")
 PROCESSED = Path("data/processed")

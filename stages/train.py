@@ -9,15 +9,18 @@ import checkout  # noqa: F401
 import torch
 from dvclive import Live
 
-from lesionseg import checkpoint, device, distributed, losses, networks, precision, schedule, training, weights
-from lesionseg.arrays import open_arrays, read_samples
-from lesionseg.augment import ROTATIONS, STRENGTHS, Augmenter
-from lesionseg.checkpoint import Checkpoints
-from lesionseg.errors import InputError, run_stage
-from lesionseg.files import write_csv
-from lesionseg.loading import Samples, default_workers
-from lesionseg.parallel import cores
-from lesionseg.parameters import Field, Group, Runtime, load
+from lesionseg import networks
+from lesionseg.common.errors import InputError, run_stage
+from lesionseg.common.files import write_csv
+from lesionseg.common.hardware import choose_device, describe_device, use_deterministic_algorithms
+from lesionseg.common.parallel import cores
+from lesionseg.common.parameters import Field, Group, Runtime, load
+from lesionseg.formats.processed import open_arrays, read_samples
+from lesionseg.networks import weights
+from lesionseg.train import checkpoint, distributed, loop, losses, precision, schedule
+from lesionseg.train.augment import ROTATIONS, STRENGTHS, Augmenter
+from lesionseg.train.checkpoint import Checkpoints
+from lesionseg.train.loading import Samples, default_workers
 
 PROCESSED = Path("data/processed")
 MODEL = Path("models/unet")
@@ -73,23 +76,23 @@ def train(parameters: Parameters, runtime: Runtime, place: distributed.Place) ->
             f"params.yaml: train.processes: found {parameters.processes}, but torchrun started {place.processes}; "
             f"set train.processes={place.processes}"
         )
-    hardware = device.choose(runtime.device, place.local_rank if place.processes > 1 else None)
-    device.use_deterministic_algorithms(parameters.deterministic)
+    hardware = choose_device(runtime.device, place.local_rank if place.processes > 1 else None)
+    use_deterministic_algorithms(parameters.deterministic)
     dtype = precision.choose(parameters.precision, hardware)
     torch.manual_seed(parameters.seed)
     model = networks.build(parameters.network, parameters.base_width)
-    recipe = training.Recipe(**{name: getattr(parameters, name) for name in training.Recipe.__dataclass_fields__})
+    recipe = loop.Recipe(**{name: getattr(parameters, name) for name in loop.Recipe.__dataclass_fields__})
     checkpoints = Checkpoints(CHECKPOINTS, key(parameters, hardware), runtime.checkpoint_minutes)
     workers = default_workers(hardware, cores()) if runtime.workers is None else runtime.workers
 
     if place.first:
         print(
-            f"{parameters.network}, base width {parameters.base_width}, on {device.describe(hardware)}, {dtype}",
+            f"{parameters.network}, base width {parameters.base_width}, on {describe_device(hardware)}, {dtype}",
             flush=True,
         )
     live = LiveHistory(MODEL / "live")
     with distributed.group(place, hardware):
-        fitted = training.fit(
+        fitted = loop.fit(
             model,
             loss_of(parameters),
             data,
@@ -112,7 +115,7 @@ def train(parameters: Parameters, runtime: Runtime, place: distributed.Place) ->
         checkpoints.remove()
 
 
-def read_data(parameters: Parameters) -> training.Data:
+def read_data(parameters: Parameters) -> loop.Data:
     """The rows of the splits train and val, augmented as the parameters say."""
     samples = read_samples(PROCESSED)
     images, masks = open_arrays(PROCESSED)
@@ -133,7 +136,7 @@ def read_data(parameters: Parameters) -> training.Data:
         elastic=parameters.augment_elastic,
         colour=parameters.augment_colour,
     )
-    return training.Data(Samples(images, masks, augment), rows["train"], rows["val"], [sample.id for sample in samples])
+    return loop.Data(Samples(images, masks, augment), rows["train"], rows["val"], [sample.id for sample in samples])
 
 
 def loss_of(parameters: Parameters) -> losses.Loss:
@@ -150,7 +153,7 @@ def key(parameters: Parameters, hardware: torch.device) -> str:
     """The key of this run's checkpoint: all that its result depends on."""
     facts = {
         "parameters": parameters.model_dump(),
-        "hardware": device.describe(hardware),
+        "hardware": describe_device(hardware),
         "versions": {package: version(package) for package in COMPUTING},
     }
     data = [PROCESSED / name for name in ("images.npy", "masks.npy", "samples.csv")]
@@ -163,7 +166,7 @@ class LiveHistory:
     def __init__(self, folder: Path):
         self.folder, self.live = folder, None
 
-    def add(self, row: training.Row) -> None:
+    def add(self, row: loop.Row) -> None:
         """Log an epoch; a resumed run adds those before it again, from the first on."""
         if self.live is None:
             # neither dvc.yaml nor an experiment is touched, and nothing is logged that differs between equal runs

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import checkout  # noqa: F401
 
-from lesionseg import gallery
-from lesionseg.arrays import open_arrays
-from lesionseg.charts import charts
-from lesionseg.errors import run_stage
-from lesionseg.files import atomic
-from lesionseg.parameters import Field, Group, load
-from lesionseg.png import png_bytes
-from lesionseg.report import render
-from lesionseg.results import read_json, read_predictions, read_results
+from lesionseg.common.errors import run_stage
+from lesionseg.common.files import atomic
+from lesionseg.common.parameters import Field, Group, load
+from lesionseg.formats.processed import open_arrays
+from lesionseg.visualize import gallery
+from lesionseg.visualize.charts import charts
+from lesionseg.visualize.png import png_bytes
+from lesionseg.visualize.report import render
+from lesionseg.visualize.results import read_json, read_predictions, read_results
 
 PROCESSED, PREDICTIONS, MODEL = Path("data/processed"), Path("data/predictions"), Path("models/unet")
 METRICS, PLOTS = Path("metrics"), Path("plots")

@@ -5,14 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from lesionseg import weights
-from lesionseg.arrays import Sample, write_samples
-from lesionseg.files import write_csv, write_json
-from lesionseg.measurement import measure
-from lesionseg.networks import build
-from lesionseg.postprocess import Cleaning
-from lesionseg.splitreport import SplitReport
-from lesionseg.tables import write_tables
+from lesionseg.common.files import write_csv, write_json
+from lesionseg.evaluate.measurement import measure
+from lesionseg.evaluate.split_report import SplitReport
+from lesionseg.evaluate.tables import write_tables
+from lesionseg.formats.processed import Sample, write_samples
+from lesionseg.inference.postprocess import Cleaning
+from lesionseg.networks import build, weights
 
 HISTORY = ("epoch", "train_loss", "train_dice", "train_iou", "val_loss", "val_dice", "val_iou", "learning_rate")
 ORDER = ("train", "val", "official_validation", "official_test")

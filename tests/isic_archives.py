@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from PIL import Image, ImageDraw
 
-from lesionseg.sources.isic2018 import SETS
+from lesionseg.download.isic2018 import SETS
 
 TRAINING = SETS["training"]
 

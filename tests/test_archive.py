@@ -12,10 +12,10 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from lesionseg import archive
-from lesionseg.archive import LocalFile, extract, read_directory
-from lesionseg.errors import InputError
-from lesionseg.http_range import Network, RemoteFile, TransferError
+from lesionseg.common.errors import InputError
+from lesionseg.download import archive
+from lesionseg.download.archive import LocalFile, extract, read_directory
+from lesionseg.download.http_range import Network, RemoteFile, TransferError
 from loopback import Fault, Server
 
 QUICK = Network(connect_timeout=2, read_timeout=0.5, attempts=3, backoff=0.01)

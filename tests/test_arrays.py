@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from lesionseg.arrays import Sample, open_arrays, read_samples, write_samples
-from lesionseg.arraywriter import ArrayWriter
-from lesionseg.errors import InputError
+from lesionseg.common.errors import InputError
+from lesionseg.formats.array_writer import ArrayWriter
+from lesionseg.formats.processed import Sample, open_arrays, read_samples, write_samples
 
 
 def sample(number: int, **changes) -> Sample:

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from lesionseg.augment import Augmenter, RightAngleRotation
-from lesionseg.errors import InputError
+from lesionseg.common.errors import InputError
+from lesionseg.train.augment import Augmenter, RightAngleRotation
 
 SIDE = 64
 OPTIONS = {
@@ -246,7 +246,7 @@ def test_import_asks_no_server_and_warns_of_nothing():
         "import socket\n"
         "def refuse(*a, **k): raise SystemExit('a connection was tried')\n"
         "socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse\n"
-        "import lesionseg.augment, cv2\n"
+        "import lesionseg.train.augment, cv2\n"
         "assert cv2.getNumThreads() == 1\n"
     )
     result = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)

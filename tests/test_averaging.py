@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lesionseg.averaging import WeightAverage
+from lesionseg.train.weight_average import WeightAverage
 
 
 def network():

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from lesionseg import bootstrap
-from lesionseg.bootstrap import intervals
+from lesionseg.evaluate import bootstrap
+from lesionseg.evaluate.bootstrap import intervals
 
 
 def mean_of(values: np.ndarray):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt
 
-from lesionseg.boundary import distances, outline, touches_border
+from lesionseg.evaluate.boundary import distances, outline, touches_border
 
 
 def slow_outline(mask: np.ndarray) -> np.ndarray:

@@ -7,8 +7,8 @@ import time
 import pytest
 import torch
 
-from lesionseg import checkpoint
-from lesionseg.checkpoint import KEPT, Checkpoints, key, source_files
+from lesionseg.train import checkpoint
+from lesionseg.train.checkpoint import KEPT, Checkpoints, key, source_files
 
 
 def test_a_state_comes_back(tmp_path):
@@ -53,7 +53,7 @@ def test_the_key_depends_on_facts_and_file_contents(tmp_path):
 
 def test_source_files_are_the_loaded_modules_and_the_script(tmp_path):
     script = tmp_path / "script.py"
-    script.write_text("from lesionseg.checkpoint import source_files\nfiles = source_files()\n")
+    script.write_text("from lesionseg.train.checkpoint import source_files\nfiles = source_files()\n")
     files = runpy.run_path(str(script), run_name="__main__")["files"]
     assert str(script) in files
     assert checkpoint.__file__ in files

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import confusion_matrix
 
-from lesionseg.counts import Counts, count, count_batch
+from lesionseg.scoring.counts import Counts, count, count_batch
 
 
 def masks(number: int, shape=(17, 23), seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -18,14 +18,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from lesionseg import distributed, losses, precision, scores
-from lesionseg.augment import Augmenter
-from lesionseg.counts import Counts, count
-from lesionseg.device import choose, use_deterministic_algorithms
-from lesionseg.errors import InputError
-from lesionseg.loading import Samples
-from lesionseg.prediction import predict
-from lesionseg.training import Data, unit_interval
+from lesionseg.common.errors import InputError
+from lesionseg.common.hardware import choose_device, use_deterministic_algorithms
+from lesionseg.inference.prediction import predict
+from lesionseg.scoring import scores
+from lesionseg.scoring.counts import Counts, count
+from lesionseg.train import distributed, losses, precision
+from lesionseg.train.augment import Augmenter
+from lesionseg.train.loading import Samples
+from lesionseg.train.loop import Data, unit_interval
 from tiny_training import EVERYTHING, PLAIN, arrays, data, digest, network, process, run
 
 pytestmark = [
@@ -43,7 +44,7 @@ TOLERANCES = {"bf16": (0.06, 0.005, 0.15), "fp16": (0.012, 0.001, 0.06), "tf32":
 def gpu() -> Iterator[torch.device]:
     rounding = torch.backends.fp32_precision
     use_deterministic_algorithms(True)
-    yield choose("cuda")
+    yield choose_device("cuda")
     torch.use_deterministic_algorithms(False)
     torch.backends.cudnn.deterministic = False
     torch.backends.fp32_precision = rounding
@@ -214,7 +215,7 @@ def member(folder: str, dtype: torch.dtype, backend: str) -> None:
     """One of several processes, on the GPU of its number or, through gloo, all on the first: NCCL refuses that."""
     use_deterministic_algorithms(True)
     place = distributed.place()
-    device = choose("cuda", place.local_rank if backend == "nccl" else 0)
+    device = choose_device("cuda", place.local_rank if backend == "nccl" else 0)
     # a minute instead of half an hour: a process that waits in vain is a failure here
     dist.init_process_group(backend, timeout=timedelta(minutes=1))
     try:
@@ -259,7 +260,7 @@ def test_nccl_with_a_single_process_trains_like_none(gpu, monkeypatch):
 def test_more_processes_than_cards_are_refused(gpu):
     cards = torch.cuda.device_count()
     with pytest.raises(InputError, match=rf"train\.processes: each process .* there are {cards}"):
-        choose("cuda", local_rank=cards)
+        choose_device("cuda", local_rank=cards)
 
 
 def test_batch_norm_is_torchs_synchronised_one(gpu, monkeypatch):

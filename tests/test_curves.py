@@ -5,10 +5,10 @@ import pytest
 import sklearn.metrics
 from sklearn.calibration import calibration_curve
 
-from lesionseg.calibration import brier_score, reliability
-from lesionseg.curves import POINTS, precision_recall, roc, thinned
-from lesionseg.histogram import counts_by_level, histogram, level
-from lesionseg.sweep import COLUMNS, THRESHOLDS, Sweep
+from lesionseg.evaluate.calibration import brier_score, reliability
+from lesionseg.evaluate.curves import POINTS, precision_recall, roc, thinned
+from lesionseg.evaluate.histogram import counts_by_level, histogram, level
+from lesionseg.evaluate.sweep import COLUMNS, THRESHOLDS, Sweep
 
 
 @pytest.fixture(scope="module", params=["spread", "few values", "saturated"])

@@ -1,4 +1,5 @@
-"""dvc.yaml lists as a stage's code dependencies exactly the files its script imports, directly or not."""
+"""dvc.yaml lists as a stage's code dependencies exactly the files its script imports, directly or not: a folder where
+it imports all of it, single files elsewhere."""
 
 import ast
 from pathlib import Path
@@ -56,11 +57,25 @@ def closure(script: Path) -> set[str]:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_code_dependencies_are_the_import_closure(stage):
-    listed = {dep for dep in STAGES[stage]["deps"] if dep.startswith(("src/", "stages/"))}
-    assert listed == closure(REPOSITORY / "stages" / f"{stage}.py")
+    named = [dep for dep in STAGES[stage]["deps"] if dep.startswith(("src/", "stages/"))]
+    listed = [file for dep in named for file in code_files(REPOSITORY / dep)]
+    assert len(listed) == len(set(listed)), "a file is named twice, as a file and in its folder"
+    assert set(listed) == closure(REPOSITORY / "stages" / f"{stage}.py")
+
+
+def code_files(dep: Path) -> list[str]:
+    """The code a dependency stands for: a file, or the modules and templates of a folder."""
+    files = [dep] if dep.is_file() else [file for file in dep.rglob("*") if file.suffix in {".py", ".j2"}]
+    return [file.relative_to(REPOSITORY).as_posix() for file in files]
 
 
 def test_every_library_file_belongs_to_a_stage():
-    used = {dep for stage in STAGES.values() for dep in stage["deps"]}
+    used = {
+        file
+        for stage in STAGES.values()
+        for dep in stage["deps"]
+        if dep.startswith("src/")
+        for file in code_files(REPOSITORY / dep)
+    }
     library = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "src").rglob("*.py")}
     assert library <= used, "files that no stage imports"

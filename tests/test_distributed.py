@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import nn
 
-from lesionseg import distributed, losses
-from lesionseg.distributed import Place, launch
-from lesionseg.errors import InputError
-from lesionseg.training import unit_interval
+from lesionseg.common.errors import InputError
+from lesionseg.train import distributed, losses
+from lesionseg.train.distributed import Place, launch
+from lesionseg.train.loop import unit_interval
 from tiny_training import CPU, EVERYTHING, PLAIN, arrays, member, network
 
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}  # float32, sums in another order

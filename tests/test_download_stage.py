@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from isic_archives import official
-from lesionseg.errors import InputError
-from lesionseg.sources import manifest
+from lesionseg.common.errors import InputError
+from lesionseg.formats import manifest
 from loopback import Server
 from test_folder import outline, photograph
 
@@ -213,7 +213,7 @@ def test_a_failure_half_way_leaves_nothing_and_spares_what_was_there(workspace, 
         Path(target).write_bytes(b"half")
         raise OSError(28, "No space left on device", str(target))
 
-    monkeypatch.setattr("lesionseg.sources.folder._copy", no_space)
+    monkeypatch.setattr("lesionseg.download.folder._copy", no_space)
     with pytest.raises(OSError, match="No space left"):
         download(source="folder")
     assert contents(workspace / "data/raw") == before

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image, ImageEnhance
 from scipy.ndimage import gaussian_filter
 
-from lesionseg.duplicates import (
+from lesionseg.images.decoding import read_rgb
+from lesionseg.preprocess.duplicates import (
     BITS,
     close_pairs,
     groups,
@@ -19,7 +20,6 @@ from lesionseg.duplicates import (
     structure_correlation,
     thumbnail,
 )
-from lesionseg.imaging import read_rgb
 
 REAL = Path(os.environ.get("LESIONSEG_REAL_DATA", Path(__file__).parents[2] / "shared/data"))
 DISTANCE = 64
@@ -86,7 +86,7 @@ def test_pictures_without_structure_are_not_duplicates_of_each_other():
 
 @pytest.mark.parametrize("distance", [0, 20, 64, 96])
 def test_the_blocked_search_finds_what_comparing_every_pair_finds(distance, monkeypatch):
-    monkeypatch.setattr("lesionseg.duplicates.BLOCK", 7)
+    monkeypatch.setattr("lesionseg.preprocess.duplicates.BLOCK", 7)
     random = np.random.default_rng(0)
     bits = random.random((40, BITS)) < 0.5
     for row in range(20):  # neighbours at every distance
@@ -106,7 +106,7 @@ def test_the_blocked_search_finds_what_comparing_every_pair_finds(distance, monk
 def test_hashes_do_not_depend_on_the_block(monkeypatch):
     thumbnails = prints([skin(seed) for seed in range(5)])
     whole = hashes(thumbnails)
-    monkeypatch.setattr("lesionseg.duplicates.BLOCK", 2)
+    monkeypatch.setattr("lesionseg.preprocess.duplicates.BLOCK", 2)
     assert whole.shape == (5, BITS)
     np.testing.assert_array_equal(hashes(thumbnails), whole)
 

@@ -19,13 +19,13 @@ from isic_challenge_scoring.segmentation import SegmentationScore
 from PIL import Image
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from lesionseg import scores, weights
-from lesionseg.arrays import Sample, write_samples
-from lesionseg.counts import count
-from lesionseg.errors import InputError
-from lesionseg.networks import build
-from lesionseg.sources import manifest
-from lesionseg.sources.manifest import Pair
+from lesionseg.common.errors import InputError
+from lesionseg.formats import manifest
+from lesionseg.formats.manifest import Pair
+from lesionseg.formats.processed import Sample, write_samples
+from lesionseg.networks import build, weights
+from lesionseg.scoring import scores
+from lesionseg.scoring.counts import count
 
 REPOSITORY = Path(__file__).parents[1]
 SIZE = 32

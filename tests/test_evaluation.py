@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lesionseg.arrays import Sample
-from lesionseg.errors import InputError
-from lesionseg.evaluation import Case, Threshold, cases, evaluate
-from lesionseg.postprocess import Cleaning
+from lesionseg.common.errors import InputError
+from lesionseg.evaluate.evaluation import Case, Threshold, cases, evaluate
+from lesionseg.formats.processed import Sample
+from lesionseg.inference.postprocess import Cleaning
 
 FIXED = {"val": Threshold(0.5, "fixed")}
 NATIVE = (200, 150)

@@ -7,8 +7,8 @@ import matplotlib
 import numpy as np
 import pytest
 
-from lesionseg import figures, palette
-from lesionseg.png import png_bytes
+from lesionseg.visualize import figures, palette
+from lesionseg.visualize.png import png_bytes
 
 NOTHING = np.array([])
 NAN = np.nan
@@ -123,7 +123,7 @@ def test_the_same_numbers_give_the_same_bytes_whatever_the_users_style():
 
 
 def test_no_chart_touches_the_global_state_of_pyplot():
-    script = "import sys, lesionseg.report; sys.exit('matplotlib.pyplot' in sys.modules)"
+    script = "import sys, lesionseg.visualize.report; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
-from lesionseg.errors import InputError
-from lesionseg.sources.folder import fetch, find
+from lesionseg.common.errors import InputError
+from lesionseg.download.folder import fetch, find
 
 REAL = Path(os.environ.get("LESIONSEG_REAL_DATA", Path(__file__).parents[2] / "shared/data"))
 

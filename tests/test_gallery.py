@@ -7,12 +7,12 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from evaluated import disc, write_evaluation
-from lesionseg import gallery, palette
-from lesionseg.arrays import open_arrays
-from lesionseg.errors import InputError
-from lesionseg.gallery import Example, choose
-from lesionseg.png import png_bytes
-from lesionseg.results import read_predictions, read_results
+from lesionseg.common.errors import InputError
+from lesionseg.formats.processed import open_arrays
+from lesionseg.visualize import gallery, palette
+from lesionseg.visualize.gallery import Example, choose
+from lesionseg.visualize.png import png_bytes
+from lesionseg.visualize.results import read_predictions, read_results
 
 IDS = [f"image {number:02d}" for number in range(9)]
 SCORES = [0.5, 0.9, 0.1, 0.7, 0.3, 0.8, 0.2, 0.6, 0.4]

@@ -15,13 +15,14 @@ from torch import nn
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
+from lesionseg.sources import synthetic  # noqa: E402
+
 from gpu_measurements import kernels, limits, pairs, step  # noqa: E402
 from gpu_measurements.clock import WARM_UP  # noqa: E402
 from gpu_measurements.report import Missing, Report  # noqa: E402
 from gpu_measurements.scale import SMOKE  # noqa: E402
-from lesionseg.arrays import open_arrays, read_samples  # noqa: E402
-from lesionseg.errors import InputError  # noqa: E402
-from lesionseg.sources import synthetic  # noqa: E402
+from lesionseg.common.errors import InputError  # noqa: E402
+from lesionseg.formats.processed import open_arrays, read_samples  # noqa: E402
 from tiny_training import arrays  # noqa: E402
 
 BF16 = torch.bfloat16

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from lesionseg.http_range import Cancelled, Network, RemoteFile, TransferError
+from lesionseg.download.http_range import Cancelled, Network, RemoteFile, TransferError
 from loopback import Fault, Server
 
 CONTENT = random.Random(0).randbytes(3_000_000)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps
 
-from lesionseg.imaging import PIXEL_LIMIT, ImageError, read_rgb
+from lesionseg.images.decoding import PIXEL_LIMIT, ImageError, read_rgb
 
 REAL = Path(os.environ.get("LESIONSEG_REAL_DATA", Path(__file__).parents[2] / "shared/data"))
 

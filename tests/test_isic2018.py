@@ -19,12 +19,13 @@ import pytest
 from PIL import Image
 
 from isic_archives import TRAINING, archive, identifier, official, outline, photograph
-from lesionseg.archive import TAIL, crc32, read_directory
-from lesionseg.errors import InputError
-from lesionseg.http_range import Network
-from lesionseg.sources import isic2018, manifest
-from lesionseg.sources.isic2018 import SETS
-from lesionseg.sources.subset import choose
+from lesionseg.common.errors import InputError
+from lesionseg.download import isic2018
+from lesionseg.download.archive import TAIL, crc32, read_directory
+from lesionseg.download.http_range import Network
+from lesionseg.download.isic2018 import SETS
+from lesionseg.download.subset import choose
+from lesionseg.formats import manifest
 from loopback import Fault, Server
 
 FILES = official({"training": range(30), "validation": range(100, 105), "test": range(200, 207)})
@@ -197,8 +198,8 @@ class InMemory:
 SCRIPT = """
 import sys
 from pathlib import Path
-from lesionseg.http_range import Network
-from lesionseg.sources import isic2018
+from lesionseg.download.http_range import Network
+from lesionseg.download import isic2018
 target = Path(sys.argv[2]); target.mkdir()
 isic2018.fetch(target, limit=None, seed=0, test_set="none", base_url=sys.argv[1], archives=None,
                work=Path(sys.argv[3]), workers=3)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from lesionseg.augment import Augmenter
-from lesionseg.loading import Samples, batches, default_workers, order, steps
+from lesionseg.train.augment import Augmenter
+from lesionseg.train.loading import Samples, batches, default_workers, order, steps
 from tiny_training import SIDE, arrays
 
 CPU = torch.device("cpu")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from lesionseg import losses
-from lesionseg.errors import InputError
+from lesionseg.common.errors import InputError
+from lesionseg.train import losses
 
 # The formulas of the docstrings, one pixel at a time in double precision. ---------------------------------------
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from lesionseg.errors import InputError
-from lesionseg.sources import manifest
-from lesionseg.sources.manifest import Pair
+from lesionseg.common.errors import InputError
+from lesionseg.formats import manifest
+from lesionseg.formats.manifest import Pair
 
 HEADER = "id,image,mask,width,height,image_sha256,mask_sha256,subset,source\n"
 ROW = "a,images/a.jpg,masks/a_segmentation.png,640,480,00,11,training,folder\n"

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from lesionseg.imaging import ImageError, decode
-from lesionseg.masks import binary, read_mask, shrink
+from lesionseg.images.decoding import ImageError, decode
+from lesionseg.images.masks import binary, read_mask, shrink
 
 
 def lesion(height: int = 120, width: int = 160) -> np.ndarray:

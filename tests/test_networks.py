@@ -8,9 +8,10 @@ import torch
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from lesionseg import losses, networks
-from lesionseg.errors import InputError
+from lesionseg import networks
+from lesionseg.common.errors import InputError
 from lesionseg.networks.bilinear import upsample
+from lesionseg.train import losses
 
 SMALL = 4  # base width
 

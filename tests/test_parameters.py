@@ -2,8 +2,8 @@ from typing import Literal
 
 import pytest
 
-from lesionseg.errors import InputError
-from lesionseg.parameters import Field, Group, load
+from lesionseg.common.errors import InputError
+from lesionseg.common.parameters import Field, Group, load
 
 
 class Example(Group):

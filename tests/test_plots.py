@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from evaluated import write_evaluation
-from lesionseg.files import read_csv
+from lesionseg.common.files import read_csv
 
 REPOSITORY = Path(__file__).parents[1]
 DECLARED = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))["plots"]

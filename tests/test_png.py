@@ -8,8 +8,8 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from lesionseg import palette
-from lesionseg.png import png_bytes
+from lesionseg.visualize import palette
+from lesionseg.visualize.png import png_bytes
 
 
 def busy_figure() -> Figure:

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from lesionseg import native
-from lesionseg.postprocess import Cleaning, filled, imprint, largest_component, open_disc
-from lesionseg.refine import guided_filter
+from lesionseg.inference import native
+from lesionseg.inference.postprocess import Cleaning, filled, imprint, largest_component, open_disc
+from lesionseg.inference.refine import guided_filter
 
 
 def noise(seed: int, blur: float = 2.0) -> np.ndarray:
@@ -135,7 +135,7 @@ def test_refinement_solves_the_linear_model_of_the_paper():
     random = np.random.default_rng(0)
     image = random.integers(0, 256, (96, 96, 3), np.uint8)
     probabilities = random.integers(0, 256, (96, 96), np.uint8)
-    from lesionseg.refine import EPSILON, RADIUS
+    from lesionseg.inference.refine import EPSILON, RADIUS
 
     radius = round(96 * RADIUS)
     guide, target = image / 255, probabilities / 255

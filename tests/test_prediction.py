@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
+from lesionseg.inference.prediction import BATCH, VIEWS, predict
 from lesionseg.networks import build
-from lesionseg.prediction import BATCH, VIEWS, predict
 
 
 @pytest.fixture(scope="module")

@@ -21,13 +21,13 @@ import yaml
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from lesionseg.arrays import Sample, open_arrays, read_samples
-from lesionseg.contactsheet import LIMIT, contact_sheet, save_png
-from lesionseg.errors import InputError
-from lesionseg.pairs import BadPair, read_pairs
-from lesionseg.parallel import ordered_map, ordered_process_map
-from lesionseg.sources import manifest
-from lesionseg.sources.manifest import Pair
+from lesionseg.common.errors import InputError
+from lesionseg.common.parallel import ordered_map, ordered_process_map
+from lesionseg.formats import manifest
+from lesionseg.formats.manifest import Pair
+from lesionseg.formats.processed import Sample, open_arrays, read_samples
+from lesionseg.preprocess.contact_sheet import LIMIT, contact_sheet, save_png
+from lesionseg.preprocess.pairs import BadPair, read_pairs
 
 STAGE = Path(__file__).parents[1] / "stages/preprocess.py"
 REAL = Path(os.environ.get("LESIONSEG_REAL_DATA", Path(__file__).parents[2] / "shared/data"))
@@ -407,8 +407,8 @@ def test_memory_does_not_grow_with_the_number_of_pairs(tmp_path):
     program = """
 import resource, sys
 from pathlib import Path
-from lesionseg.processing import process
-from lesionseg.sources.manifest import Pair
+from lesionseg.preprocess.dataset import process
+from lesionseg.formats.manifest import Pair
 count, out = int(sys.argv[1]), Path(sys.argv[2])
 out.mkdir()
 pairs = [

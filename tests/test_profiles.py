@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from conftest import REPOSITORY, overlay
-from lesionseg.parameters import Runtime, load
+from lesionseg.common.parameters import Runtime, load
 
 PROFILES = sorted(path.name for path in (REPOSITORY / "profiles").glob("*.txt"))
 

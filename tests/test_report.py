@@ -11,11 +11,11 @@ from PIL import Image
 
 import chromium
 from evaluated import write_evaluation
-from lesionseg import gallery, report
-from lesionseg.arrays import open_arrays
-from lesionseg.charts import charts
-from lesionseg.png import png_bytes
-from lesionseg.results import read_json, read_predictions, read_results
+from lesionseg.formats.processed import open_arrays
+from lesionseg.visualize import gallery, report
+from lesionseg.visualize.charts import charts
+from lesionseg.visualize.png import png_bytes
+from lesionseg.visualize.results import read_json, read_predictions, read_results
 
 in_browser = pytest.mark.skipif(
     not (chromium.CHROMIUM and chromium.CHROMEDRIVER),

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from lesionseg import schedule
-from lesionseg.errors import InputError
+from lesionseg.common.errors import InputError
+from lesionseg.train import schedule
 
 
 def test_constant_is_one_everywhere():

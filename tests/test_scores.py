@@ -6,8 +6,8 @@ import pytest
 import sklearn.metrics
 from isic_challenge_scoring import metrics as official
 
-from lesionseg import scores
-from lesionseg.counts import Counts, count
+from lesionseg.scoring import scores
+from lesionseg.scoring.counts import Counts, count
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from lesionseg.errors import InputError
-from lesionseg.split import choose_validation
+from lesionseg.common.errors import InputError
+from lesionseg.preprocess.split import choose_validation
 
 
 def data_set(count: int, seed: int = 0, group_sizes: tuple[int, ...] = (1,)) -> tuple[list[str], np.ndarray]:

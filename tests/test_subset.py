@@ -4,8 +4,8 @@ from itertools import pairwise
 
 import pytest
 
-from lesionseg.errors import InputError
-from lesionseg.sources.subset import choose
+from lesionseg.common.errors import InputError
+from lesionseg.download.subset import choose
 
 IDS = [f"ISIC_{number:07d}" for number in range(200)]
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lesionseg.errors import InputError
-from lesionseg.sources import synthetic
-from lesionseg.sources.dermoscopy import draw
-from lesionseg.sources.subset import choose
-from lesionseg.sources.synthetic import fetch
+from lesionseg.common.errors import InputError
+from lesionseg.download import synthetic
+from lesionseg.download.dermoscopy import draw
+from lesionseg.download.subset import choose
+from lesionseg.download.synthetic import fetch
 
 
 @pytest.fixture(scope="module")

@@ -141,7 +141,7 @@ def as_table(stages_of_key: dict[str, tuple[str, ...]]) -> str:
 @pytest.mark.slow
 def test_a_temporary_copy_runs_its_own_code(tiny_run):
     """`dvc exp run --temp` runs the code of its copy, not that of the installed checkout."""
-    source = tiny_run.root / "src/lesionseg/scores.py"
+    source = tiny_run.root / "src/lesionseg/scoring/scores.py"
     original = source.read_text(encoding="utf-8")
     try:
         source.write_text(original + '\nraise RuntimeError("the code of the copy ran")\n', encoding="utf-8")

@@ -12,10 +12,12 @@ import pytest
 import torch
 import yaml
 
-from lesionseg import device, precision, weights
-from lesionseg.arrays import Sample, write_samples
-from lesionseg.errors import InputError
-from lesionseg.files import read_csv
+from lesionseg.common.errors import InputError
+from lesionseg.common.files import read_csv
+from lesionseg.common.hardware import choose_device, use_deterministic_algorithms
+from lesionseg.formats.processed import Sample, write_samples
+from lesionseg.networks import weights
+from lesionseg.train import precision
 from tiny_training import arrays
 
 REPOSITORY = Path(__file__).parents[1]
@@ -179,7 +181,7 @@ def test_the_key_depends_on_parameters_data_and_hardware(tmp_path, monkeypatch):
     samples = tmp_path / "data/processed/samples.csv"
     samples.write_text(samples.read_text().replace("T_03,train", "T_03,val"))
     keys.append(stage.key(parameters, cpu))
-    monkeypatch.setattr(device, "describe", lambda hardware: "another machine")
+    monkeypatch.setattr(stage, "describe_device", lambda hardware: "another machine")
     keys.append(stage.key(parameters, cpu))
     monkeypatch.setattr(stage.checkpoint, "source_files", list)
     keys.append(stage.key(parameters, cpu))
@@ -277,28 +279,28 @@ def test_tf32_rounds_products_where_the_card_has_it(monkeypatch):
 
 def test_auto_device_is_cuda_where_there_is_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert device.choose("auto").type == "cpu"
+    assert choose_device("auto").type == "cpu"
     with pytest.raises(InputError, match=r"runtime\.device: found 'cuda'"):
-        device.choose("cuda")
+        choose_device("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
-    assert device.choose("auto") == torch.device("cuda", 0)
-    assert device.choose("auto", local_rank=1) == torch.device("cuda", 1)
+    assert choose_device("auto") == torch.device("cuda", 0)
+    assert choose_device("auto", local_rank=1) == torch.device("cuda", 1)
     with pytest.raises(InputError, match="there are 2 GPUs"):
-        device.choose("cuda:2")
+        choose_device("cuda:2")
     with pytest.raises(InputError, match=r"train\.processes: each process .* there are 2"):
-        device.choose("auto", local_rank=2)
+        choose_device("auto", local_rank=2)
 
 
 def test_deterministic_algorithms_are_a_choice():
     try:
-        device.use_deterministic_algorithms(True)
+        use_deterministic_algorithms(True)
         assert torch.are_deterministic_algorithms_enabled()
         assert (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark) == (True, False)
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     finally:
-        device.use_deterministic_algorithms(False)
+        use_deterministic_algorithms(False)
     assert not torch.are_deterministic_algorithms_enabled()
     assert (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark) == (False, True)

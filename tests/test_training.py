@@ -13,12 +13,13 @@ import pytest
 import torch
 from torch import nn
 
-from lesionseg import losses, scores
-from lesionseg.checkpoint import Checkpoints
-from lesionseg.counts import Counts
-from lesionseg.errors import InputError
-from lesionseg.loading import order
-from lesionseg.training import _row, unit_interval
+from lesionseg.common.errors import InputError
+from lesionseg.scoring import scores
+from lesionseg.scoring.counts import Counts
+from lesionseg.train import losses
+from lesionseg.train.checkpoint import Checkpoints
+from lesionseg.train.loading import order
+from lesionseg.train.loop import _row, unit_interval
 from tiny_training import CPU, EVERYTHING, PLAIN, TRAIN, VAL, arrays, data, digest, network, process, run
 
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
@@ -141,7 +142,9 @@ def test_random_layers_draw_by_position_alone():
 # ---- kills ----
 
 FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(["lesionseg.training", "lesionseg.networks", "lesionseg.losses", "lesionseg.augment"])
+FORKSERVER.set_forkserver_preload(
+    ["lesionseg.train.loop", "lesionseg.networks", "lesionseg.train.losses", "lesionseg.train.augment"]
+)
 
 
 def in_process(folder, recipe, dtype, minutes, death, seconds=None) -> int:
@@ -416,10 +419,10 @@ cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA
 
 @pytest.fixture
 def gpu() -> torch.device:
-    from lesionseg.device import choose, use_deterministic_algorithms
+    from lesionseg.common.hardware import choose_device, use_deterministic_algorithms
 
     use_deterministic_algorithms(True)
-    yield choose("cuda")
+    yield choose_device("cuda")
     torch.use_deterministic_algorithms(False)
 
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lesionseg import networks, weights
-from lesionseg.errors import InputError
+from lesionseg import networks
+from lesionseg.common.errors import InputError
+from lesionseg.networks import weights
 
 METADATA = {"network": "unet", "base_width": 4, "image_size": 64, "threshold": 0.5, "kept": "best", "note": None}
 

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from lesionseg import losses, networks
-from lesionseg.augment import Augmenter
-from lesionseg.checkpoint import Checkpoints
-from lesionseg.device import use_deterministic_algorithms
-from lesionseg.distributed import Place
-from lesionseg.loading import Samples
-from lesionseg.training import Data, Fitted, Recipe, fit
+from lesionseg import networks
+from lesionseg.common.hardware import use_deterministic_algorithms
+from lesionseg.train import losses
+from lesionseg.train.augment import Augmenter
+from lesionseg.train.checkpoint import Checkpoints
+from lesionseg.train.distributed import Place
+from lesionseg.train.loading import Samples
+from lesionseg.train.loop import Data, Fitted, Recipe, fit
 
 SIDE = 32
 TRAIN, VAL = list(range(11)), [11, 12, 13]  # batches of 4: the last of each epoch has 3
@@ -135,7 +136,7 @@ def member(
     folder: str, recipe: dict, minutes: float | None = None, dies_at: int | None = None, name: str = "unet"
 ) -> None:
     """One of several processes of a run; the first writes its outcome to `folder`."""
-    from lesionseg import distributed
+    from lesionseg.train import distributed
 
     place = distributed.place() or Place()
     checkpoints = None if minutes is None else Checkpoints(folder, "run", minutes)

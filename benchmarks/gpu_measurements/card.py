@@ -11,9 +11,9 @@ import torch
 from gpu_measurements.clock import median_seconds
 from gpu_measurements.report import Row
 from gpu_measurements.scale import Scale
-from lesionseg import precision
-from lesionseg.device import describe
-from lesionseg.parallel import cores
+from lesionseg.common.hardware import describe
+from lesionseg.common.parallel import cores
+from lesionseg.train import precision
 
 # what the library needs, and what only the pipeline around it does
 PACKAGES = ("numpy", "scipy", "opencv-python-headless", "pillow", "safetensors", "tqdm", "albumentations", "pytest")

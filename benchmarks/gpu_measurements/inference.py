@@ -9,7 +9,7 @@ from gpu_measurements.clock import median_seconds
 from gpu_measurements.report import Row
 from gpu_measurements.scale import Scale
 from lesionseg import networks
-from lesionseg.prediction import predict
+from lesionseg.inference.prediction import predict
 
 
 def speed(augmentation: str, scale: Scale, images: np.ndarray, device: torch.device) -> Row:

@@ -7,8 +7,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from lesionseg import losses, networks
-from lesionseg.training import unit_interval
+from lesionseg import networks
+from lesionseg.train import losses
+from lesionseg.train.loop import unit_interval
 
 # Adam reads weight, gradient and both moments and writes back all but the gradient, 4 bytes each
 ADAM_BYTES = 28

@@ -1,4 +1,4 @@
-"""The full training loop, lesionseg.training.fit, with loading and augmentation: what a user waits for."""
+"""The full training loop, lesionseg.train.loop.fit, with loading and augmentation: what a user waits for."""
 
 import io
 import time
@@ -12,11 +12,12 @@ from gpu_measurements.clock import synchronise
 from gpu_measurements.report import Row
 from gpu_measurements.scale import Scale
 from gpu_measurements.step import Variant
-from lesionseg import losses, networks, precision
-from lesionseg.device import use_deterministic_algorithms
-from lesionseg.loading import PREFETCH, Augment, Samples, batches, default_workers
-from lesionseg.parallel import cores
-from lesionseg.training import Data, Recipe, fit
+from lesionseg import networks
+from lesionseg.common.hardware import use_deterministic_algorithms
+from lesionseg.common.parallel import cores
+from lesionseg.train import losses, precision
+from lesionseg.train.loading import PREFETCH, Augment, Samples, batches, default_workers
+from lesionseg.train.loop import Data, Recipe, fit
 
 EPOCHS = 3  # of which the first warms up
 FEWEST_STEPS = 4  # in an epoch
@@ -26,7 +27,7 @@ def loader_speed(samples: Samples, batch: int, workers: int, device: torch.devic
     """Images a second that arrive on the device while it computes nothing, from `workers` processes."""
 
     def keys():
-        # lesionseg.loading takes lists of (epoch, row): one a batch
+        # lesionseg.train.loading takes lists of (epoch, row): one a batch
         for index in range(2**31):
             yield [((index + 1), row % len(samples.images)) for row in range(index * batch, (index + 1) * batch)]
 

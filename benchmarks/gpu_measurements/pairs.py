@@ -5,10 +5,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from gpu_measurements.scale import Scale
-from lesionseg.parallel import cores
-from lesionseg.processing import process
-from lesionseg.sources import folder as own
-from lesionseg.sources import synthetic
+from lesionseg.common.parallel import cores
+from lesionseg.download import synthetic
+from lesionseg.download.folder import fetch, find
+from lesionseg.preprocess.dataset import process
 
 SEED = 0  # of the subset and the split, as in params.yaml
 
@@ -25,7 +25,7 @@ def processed(data: Path | None, pairs: Path | None, scale: Scale, stack: ExitSt
     made = Path(stack.enter_context(TemporaryDirectory(prefix="lesionseg-")))
     if pairs is None:
         return {"synthetic": _process(made, "synthetic", scale, None, None)}
-    there = len(own.find(pairs))
+    there = len(find(pairs))
     limits = [scale.recipe_pairs] if scale.recipe_pairs is not None and scale.recipe_pairs < there else []
     return {f"{limit} pairs": _process(made, str(limit), scale, pairs, limit) for limit in [*limits, there]}
 
@@ -37,7 +37,7 @@ def _process(made: Path, name: str, scale: Scale, pairs: Path | None, limit: int
     if pairs is None:
         chosen = synthetic.fetch(raw, count=scale.synthetic_images, limit=None, seed=SEED, workers=cores())
     else:
-        chosen = own.fetch(raw, folder=pairs, limit=limit, seed=SEED, workers=cores())
+        chosen = fetch(raw, folder=pairs, limit=limit, seed=SEED, workers=cores())
     process(
         raw,
         chosen,

@@ -11,13 +11,15 @@ import torch
 from gpu_measurements.clock import synchronise
 from gpu_measurements.report import Row
 from gpu_measurements.scale import Scale
-from lesionseg import losses, networks, precision, scores
-from lesionseg.arrays import open_arrays, read_samples
-from lesionseg.counts import Counts, count
-from lesionseg.loading import Augment, Samples, default_workers
-from lesionseg.parallel import cores
-from lesionseg.prediction import predict
-from lesionseg.training import Data, Recipe, fit
+from lesionseg import networks
+from lesionseg.common.parallel import cores
+from lesionseg.formats.processed import open_arrays, read_samples
+from lesionseg.inference.prediction import predict
+from lesionseg.scoring import scores
+from lesionseg.scoring.counts import Counts, count
+from lesionseg.train import losses, precision
+from lesionseg.train.loading import Augment, Samples, default_workers
+from lesionseg.train.loop import Data, Recipe, fit
 
 THRESHOLD = 128  # of 255: from probability 0.5 on a pixel is lesion
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from lesionseg.errors import InputError
-from lesionseg.files import atomic, write_json
+from lesionseg.common.errors import InputError
+from lesionseg.common.files import atomic, write_json
 
 Row = dict[str, object]
 

@@ -12,9 +12,10 @@ from torch import Tensor
 from gpu_measurements.clock import WARM_UP, block_seconds
 from gpu_measurements.report import Row
 from gpu_measurements.scale import Scale
-from lesionseg import losses, networks, precision
-from lesionseg.device import use_deterministic_algorithms
-from lesionseg.training import unit_interval
+from lesionseg import networks
+from lesionseg.common.hardware import use_deterministic_algorithms
+from lesionseg.train import losses, precision
+from lesionseg.train.loop import unit_interval
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def build(
 ) -> Callable[[], Tensor]:
     """Return the step: each call trains on the same batch, which lies on the device, and gives its losses (B,).
 
-    As in lesionseg.training: autocast, mean BCE + Dice, fused Adam on float32 weights.
+    As in lesionseg.train.loop: autocast, mean BCE + Dice, fused Adam on float32 weights.
     """
     use_deterministic_algorithms(variant.deterministic)
     dtype = precision.choose(variant.precision, device)

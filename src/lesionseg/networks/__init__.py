@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from lesionseg.errors import InputError
+from lesionseg.common.errors import InputError
 from lesionseg.networks.deeplabv3 import DeepLabV3
 from lesionseg.networks.nnunet import ResidualEncoderUNet
 from lesionseg.networks.unet import UNet

@@ -1,0 +1,394 @@
+"""The official ISIC 2018 Task 1 archives: only the chosen pairs are fetched, each verified, and never twice.
+
+An archive is read where the user has it (`archives`), else from a server by byte range. Verified members are kept
+in a store that outlives the run, under names that hold their CRC-32: a run that was killed goes on from there, a
+larger limit fetches only the difference, and what is on the server now decides what is taken from it.
+
+Cite Tschandl et al. 2018 (doi 10.1038/sdata.2018.161) and Codella et al. 2018 (arXiv 1902.03368).
+"""
+
+import errno
+import hashlib
+import logging
+import os
+import re
+import shutil
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from tqdm import tqdm
+
+from lesionseg.common.errors import InputError
+from lesionseg.common.parallel import cores
+from lesionseg.download.archive import LocalFile, Member, RangeFile, extract, read_directory
+from lesionseg.download.http_range import Network, RemoteFile, TransferError
+from lesionseg.download.store import Store
+from lesionseg.download.subset import choose
+from lesionseg.formats.manifest import Pair
+from lesionseg.images.header import oriented_size
+
+HOSTS = (
+    "https://isic-archive.s3.amazonaws.com/challenges/2018/",
+    "https://isic-challenge-data.s3.amazonaws.com/2018/",  # the older one, asked when the first does not answer
+)
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One official file, `<name>.zip`."""
+
+    name: str
+    size: int
+    sha256: str  # from two independent public downloaders: the challenge publishes none
+
+
+@dataclass(frozen=True)
+class OfficialSet:
+    images: Archive
+    masks: Archive
+    pairs: int
+
+
+# fmt: off
+SETS: Mapping[str, OfficialSet] = {
+    "training": OfficialSet(
+        Archive("ISIC2018_Task1-2_Training_Input", 11165358566,
+                "80f98572347a2d7a376227fa9eb2e4f7459d317cb619865b8b9910c81446675f"),
+        Archive("ISIC2018_Task1_Training_GroundTruth", 27402895,
+                "99f8b2bb3c4d6af483362010715f7e7d5d122d9f6c02cac0e0d15bef77c7604c"), 2594),
+    "validation": OfficialSet(
+        Archive("ISIC2018_Task1-2_Validation_Input", 239231159,
+                "0ea920fcfe512d12a6e620b50b50233c059f67b10146e1479c82be58ff15a797"),
+        Archive("ISIC2018_Task1_Validation_GroundTruth", 759706,
+                "f6911e9c0a64e6d687dd3ca466ca927dd5e82145cb2163b7a1e5b37d7a716285"), 100),
+    "test": OfficialSet(
+        Archive("ISIC2018_Task1-2_Test_Input", 2370457338,
+                "e59ae1f69f4ed16f09db2cb1d76c2a828487b63d28f6ab85997f5616869b127d"),
+        Archive("ISIC2018_Task1_Test_GroundTruth", 9680101,
+                "2e8f6edce454a5bdee52485e39f92bd6eddf357e81f39018d05512175238ef82"), 1000),
+}
+# fmt: on
+
+IMAGE = re.compile(r"(ISIC_\d{7})\.jpg")
+MASK = re.compile(r"(ISIC_\d{7})_segmentation\.png")
+NOTICES = ("ATTRIBUTION.txt", "LICENSE.txt")
+WHOLE = 64 << 20  # bytes; from a server without ranges, an archive up to this long is fetched whole for a few members
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+log = logging.getLogger(__name__)
+
+
+def fetch(
+    target: Path,
+    *,
+    limit: int | None,
+    seed: int,
+    test_set: Literal["none", "validation", "test"],
+    base_url: str | None,
+    archives: Path | None,
+    work: Path,
+    workers: int | None = None,
+    network: Network | None = None,
+    sets: Mapping[str, OfficialSet] = SETS,
+) -> list[Pair]:
+    """Fill `target` with `limit` training pairs (None: all) and the whole of the official `test_set`.
+
+    Archives are taken from the folder `archives` where they lie there, else from `base_url` (None: the official
+    host, then the older one) with `workers` requests at a time. What was fetched is kept in `work`, and what is
+    missing is fetched by the next call. Raises InputError for archives that are not as they should be, and when
+    something could not be fetched, with what it was and how to go on.
+    """
+    if archives is not None and not archives.is_dir():
+        raise InputError(
+            f"download.archives: {archives}: no such directory, expected one with archives like "
+            f"{sets['training'].images.name}.zip; null to fetch them"
+        )
+    network = network or Network()
+    connections = workers or network.connections
+    needed = {name: sets[name] for name in ("training", test_set) if name != "none"}
+    store = Store(work)
+    plan, failures = None, []
+    try:
+        for host in [base_url] if base_url else HOSTS:
+            try:
+                places = _Places(archives, host, base_url is None, store, network)
+                plan = _plan(places.open_all(needed, limit), limit, seed, sets)
+                damaged = _fill(store, plan, connections)
+                if not damaged:
+                    return _place(target, store, plan)
+                failures += damaged
+            except TransferError as error:
+                failures.append(str(error))
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        failures.append(f"{error.filename or store.folder}: no space left ({error.strerror}); free some")
+    raise InputError([*failures, *_advice(store, plan, needed.values())])
+
+
+@dataclass(frozen=True)
+class _Source:
+    """An archive that is open, with its directory."""
+
+    archive: Archive
+    file: RangeFile
+    members: Sequence[Member]
+    at_hand: bool  # lies in the user's folder
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What is to be taken: (subset, id, image, mask) of every pair, and the members of every archive."""
+
+    pairs: Sequence[tuple[str, str, tuple[Archive, Member], tuple[Archive, Member]]]
+    parts: Sequence[tuple[_Source, Sequence[Member]]]
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where archives are looked for."""
+
+    archives: Path | None
+    host: str
+    official: bool  # the host must serve the archives that were published
+    store: Store
+    network: Network
+
+    def open_all(self, subsets: Mapping[str, OfficialSet], limit: int | None) -> dict[str, tuple[_Source, _Source]]:
+        """(images, masks) of each subset, open. Raises TransferError, and InputError for all that are no archives."""
+        opened, problems = {}, []
+        for subset, needed in subsets.items():
+            every = limit is None or subset != "training"
+            sources = []
+            for archive in (needed.images, needed.masks):
+                try:
+                    sources.append(self.open(archive, every))
+                except InputError as error:
+                    problems += error.problems
+            opened[subset] = tuple(sources)
+        if problems:
+            self.store.clear_whole()  # what a server without ranges sent may be no archive at all
+            raise InputError(problems)
+        return opened
+
+    def open(self, archive: Archive, every: bool) -> _Source:
+        """The archive, of which `every` pair or only some are wanted."""
+        path = self.archives / f"{archive.name}.zip" if self.archives else None
+        at_hand = path is not None and path.is_file()
+        file = _open_local(archive, path) if at_hand else self._open_remote(archive, every)
+        return _Source(archive, file, read_directory(file, _title(file)), at_hand)
+
+    def _open_remote(self, archive: Archive, every: bool) -> RangeFile:
+        """By byte range; by way of the disk when the server has no ranges and that is bearable."""
+        file = RemoteFile(f"{self.host.rstrip('/')}/{archive.name}.zip", self.network)
+        if self.official and file.size != archive.size:
+            raise TransferError(
+                f"{file.url}: found {file.size} bytes, expected {archive.size}: not the archive that was published; "
+                "name the host in download.base_url to take it all the same"
+            )
+        if file.ranges:
+            return file
+        if not every and file.size > WHOLE:
+            raise TransferError(
+                f"{file.url}: the server ignores byte ranges, so single files cannot be fetched from the archive's "
+                f"{file.size} bytes; set download.limit to null to fetch it whole"
+            )
+        path = self.store.whole(archive.name, file)
+        if not path.is_file():
+            _require_space(self.store.folder, file.size)
+            with tqdm(total=file.size, desc=f"fetch {archive.name}", unit="B", unit_scale=True, disable=None) as bar:
+                file.save(path, bar.update)
+        return _open_local(archive, path)
+
+
+def _open_local(archive: Archive, path: Path) -> LocalFile:
+    """An archive on the disk. One as long as the official one must have its SHA-256; another is only named."""
+    file = LocalFile(path)
+    if file.size != archive.size:
+        log.warning(
+            "%s: %d bytes, the official archive has %d: checked by the CRC-32 of its own directory only",
+            path,
+            file.size,
+            archive.size,
+        )
+        return file
+    digest = hashlib.sha256()
+    with tqdm(total=file.size, desc=f"check {path.name}", unit="B", unit_scale=True, disable=None) as bar:
+        for piece in file.stream(0, file.size):
+            digest.update(piece)
+            bar.update(len(piece))
+    if digest.hexdigest() != archive.sha256:
+        raise InputError(
+            f"{path}: found SHA-256 {digest.hexdigest()}, expected {archive.sha256}: it is damaged; get it again"
+        )
+    return file
+
+
+def _plan(
+    opened: Mapping[str, tuple[_Source, _Source]], limit: int | None, seed: int, sets: Mapping[str, OfficialSet]
+) -> _Wanted:
+    """Match the pairs by id and choose. Raises InputError for every id that has an image or a mask only."""
+    problems, pairs, parts, seen = [], [], [], set()
+    for subset, (images, masks) in opened.items():
+        image, mask = _by_id(images, IMAGE), _by_id(masks, MASK)
+        titles = _title(images.file), _title(masks.file)
+        matched = image.keys() & mask.keys()
+        for name in sorted(image.keys() - mask.keys()):
+            problems.append(f"{titles[0]}: image {name} has no mask in {titles[1]}")
+        for name in sorted(mask.keys() - image.keys()):
+            problems.append(f"{titles[1]}: mask {name} has no image in {titles[0]}")
+        if not image and not mask:
+            problems.append(f"{titles[0]}: holds no ISIC_#######.jpg")
+        genuine = images.file.size == images.archive.size
+        if genuine and len(matched) != sets[subset].pairs:
+            problems.append(f"{titles[0]}: found {len(matched)} pairs, expected {sets[subset].pairs}")
+        problems += [f"{titles[0]}: {name} is in another set too" for name in sorted(matched & seen)]
+        seen |= matched
+        if problems:
+            continue
+        chosen = choose(matched, limit, seed) if subset == "training" else sorted(matched)
+        parts.append((images, [*(image[name] for name in chosen), *_notices(images)]))
+        parts.append((masks, [*(mask[name] for name in chosen), *_notices(masks)]))
+        pairs += [(subset, name, (images.archive, image[name]), (masks.archive, mask[name])) for name in chosen]
+    if problems:
+        raise InputError(problems)
+    return _Wanted(pairs, parts)
+
+
+def _by_id(source: _Source, pattern: re.Pattern) -> dict[str, Member]:
+    """The samples among the members, by id; whatever else lies in the archive is passed over."""
+    found, problems = {}, []
+    for member in source.members:
+        if match := pattern.fullmatch(PurePosixPath(member.name).name):
+            if match[1] in found:
+                problems.append(f"{_title(source.file)}: {found[match[1]].name} and {member.name} have the same id")
+            found[match[1]] = member
+    if problems:
+        raise InputError(problems)
+    return found
+
+
+def _notices(source: _Source) -> list[Member]:
+    """Attribution and licence; each text once, should it lie in several folders."""
+    found = {}
+    for member in source.members:
+        name = PurePosixPath(member.name).name
+        if name in NOTICES:
+            found.setdefault((name, member.crc), member)
+    return list(found.values())
+
+
+def _fill(store: Store, plan: _Wanted, connections: int) -> list[str]:
+    """Fetch what the store lacks. Returns a line for every member that stays damaged."""
+    missing = [(source, store.missing(source.archive.name, members)) for source, members in plan.parts]
+    _require_space(store.folder, sum(member.size for _, members in missing for member in members))
+    total, left = _packed(plan.parts), _packed(missing)
+    damaged: list[str] = []
+    lock = threading.Lock()
+    with tqdm(total=total, initial=total - left, desc="fetch", unit="B", unit_scale=True, disable=None) as bar:
+
+        def progress(count: int) -> None:
+            with lock:  # tqdm adds without one
+                bar.update(count)
+
+        for source, members in missing:
+            wrong = extract(
+                source.file,
+                members,
+                lambda member, archive=source.archive.name: store.path(archive, member),
+                connections=connections if isinstance(source.file, RemoteFile) else cores(),
+                progress=progress,
+            )
+            damaged += [f"{_title(source.file)}: {member.name}: {problem}" for member, problem in wrong.items()]
+    return damaged
+
+
+def _place(target: Path, store: Store, plan: _Wanted) -> list[Pair]:
+    """Put the pairs into `target`, and clear from the store what costs nothing to get again."""
+    for name in ("images", "masks"):
+        (target / name).mkdir(parents=True, exist_ok=True)
+
+    def place(pair: tuple) -> Pair:
+        subset, name, image, mask = pair
+        paths = (f"images/{name}.jpg", f"masks/{name}_segmentation.png")
+        for path, (archive, member) in zip(paths, (image, mask), strict=True):
+            _link(store.path(archive.name, member), target / path)
+        width, height = oriented_size(target / paths[0]) or (None, None)
+        sums = (_sha256(target / path) for path in paths)
+        return Pair(name, *paths, width, height, *sums, subset, "isic2018")
+
+    with ThreadPoolExecutor(cores()) as threads:
+        pairs = sorted(threads.map(place, plan.pairs), key=lambda pair: pair.id)
+    _write_notices(target, store, plan)
+    for source, members in plan.parts:
+        if source.at_hand:
+            for member in members:
+                store.path(source.archive.name, member).unlink()
+    store.clear_whole()
+    return pairs
+
+
+def _write_notices(target: Path, store: Store, plan: _Wanted) -> None:
+    """Keep the attribution and licence texts: each once, under the names of its archives where there are several."""
+    for name in NOTICES:
+        texts: dict[bytes, list[str]] = {}
+        for source, members in plan.parts:
+            archive = source.archive.name
+            for member in members:
+                if PurePosixPath(member.name).name == name:
+                    texts.setdefault(store.path(archive, member).read_bytes(), []).append(archive)
+        if len(texts) == 1:
+            (target / name).write_bytes(next(iter(texts)))
+        elif texts:
+            parts = [f"{', '.join(names)}:\n\n".encode() + text.rstrip() + b"\n" for text, names in texts.items()]
+            (target / name).write_bytes(b"\n\n".join(parts))
+
+
+def _link(source: Path, target: Path) -> None:
+    """One file under two names where the file system can, else a copy."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _require_space(folder: Path, needed: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(f"{folder}: {needed:,} bytes are still to be fetched, but only {free:,} are free on its disk")
+
+
+def _advice(store: Store, plan: _Wanted | None, needed: Iterable[OfficialSet]) -> list[str]:
+    """What is there, what is not, and how to go on."""
+    lines = []
+    for source, members in plan.parts if plan else ():
+        absent = [member.name for member in members if not store.path(source.archive.name, member).is_file()]
+        here = f"{source.archive.name}.zip: {len(members) - len(absent)} of {len(members)} files are fetched"
+        if absent:
+            names = [PurePosixPath(name).name for name in absent[:5]]
+            lines.append(f"{here}; {len(absent)} are not: {', '.join(names)}{', …' if len(absent) > 5 else ''}")
+        else:
+            lines.append(here)
+    archives = [archive for pair in needed for archive in (pair.images, pair.masks)]
+    files = ", ".join(f"{archive.name}.zip ({archive.size:,} bytes)" for archive in archives)
+    lines.append(f"to go on: run `dvc repro` again; what was fetched is kept in {store.folder} and not fetched again")
+    lines.append(f"by hand: put {files} into a folder and name it in download.archives (from {HOSTS[0]})")
+    return lines
+
+
+def _packed(parts: Iterable[tuple[_Source, Sequence[Member]]]) -> int:
+    return sum(member.packed for _, members in parts for member in members)
+
+
+def _title(file: RangeFile) -> str:
+    return file.url if isinstance(file, RemoteFile) else str(file)
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

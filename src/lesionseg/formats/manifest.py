@@ -1,0 +1,95 @@
+"""manifest.csv: the pairs of a raw data set, written by a source and read by preprocessing."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from lesionseg.common.errors import InputError
+from lesionseg.common.files import read_csv, write_csv
+
+NAME = "manifest.csv"
+SUBSETS = ("training", "validation", "test")  # the official sets; other sources have `training` only
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One image with its mask.
+
+    `image` and `mask` are paths relative to the raw directory, with forward slashes. `width` and `height` are
+    the image's, after EXIF orientation, in pixels; None where the header cannot be read. The two SHA-256 are
+    of the files' bytes, in hexadecimal.
+    """
+
+    id: str
+    image: str
+    mask: str
+    width: int | None
+    height: int | None
+    image_sha256: str
+    mask_sha256: str
+    subset: str
+    source: str
+
+
+COLUMNS = [field.name for field in fields(Pair)]
+
+
+def write(raw: Path, pairs: Iterable[Pair]) -> None:
+    """Write `raw`/manifest.csv with one row a pair, sorted by id."""
+    write_csv(raw / NAME, COLUMNS, (asdict(pair) for pair in sorted(pairs, key=lambda pair: pair.id)))
+
+
+def read(raw: Path) -> list[Pair]:
+    """Return the pairs listed in `raw`/manifest.csv, sorted by id.
+
+    Raises InputError when the file is missing, is no such table, lists no pair or an id twice.
+    """
+    path = raw / NAME
+    cure = "run the download stage again"
+    try:
+        rows = read_csv(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: not found; {cure}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not a UTF-8 text file; {cure}") from None
+    if not rows:
+        raise InputError(f"{path}: lists no pair; {cure}")
+    header = [name for name in rows[0] if name is not None]  # None: fields beyond the header, reported below
+    if header != COLUMNS:
+        raise InputError(f"{path}: found the columns {','.join(header)}, expected {','.join(COLUMNS)}; {cure}")
+    pairs, problems, seen = [], [], set()
+    for line, row in enumerate(rows, start=2):
+        try:
+            pair = _pair(row)
+        except ValueError as error:
+            problems.append(f"{path}: line {line}: {error}; {cure}")
+            continue
+        if pair.id in seen:
+            problems.append(f"{path}: line {line}: the id {pair.id} a second time; {cure}")
+        seen.add(pair.id)
+        pairs.append(pair)
+    if problems:
+        raise InputError(problems)
+    return sorted(pairs, key=lambda pair: pair.id)
+
+
+def _pair(row: dict) -> Pair:
+    """The typed row. Raises ValueError with what is wrong in it."""
+    fields = [*row.values(), *row.get(None, ())]  # csv's way: missing fields are None, surplus ones under None
+    found = sum(isinstance(field, str) for field in fields)
+    if found != len(COLUMNS):
+        raise ValueError(f"found {found} fields, expected {len(COLUMNS)}")
+    for name in ("id", "image", "mask"):
+        if not row[name]:
+            raise ValueError(f"{name} is empty")
+    if row["subset"] not in SUBSETS:
+        raise ValueError(f"found subset {row['subset']!r}, expected {', '.join(SUBSETS)}")
+    return Pair(**{**row, "width": _size("width", row["width"]), "height": _size("height", row["height"])})
+
+
+def _size(name: str, text: str) -> int | None:
+    if not text:
+        return None
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise ValueError(f"found {name} {text!r}, expected a positive whole number or nothing")
+    return int(text)

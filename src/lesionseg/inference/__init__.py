@@ -1,0 +1,1 @@
+"""From a photograph to its mask: prediction, post-processing, native size."""

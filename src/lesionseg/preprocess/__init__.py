@@ -1,0 +1,1 @@
+"""From checked pairs to arrays of one size: duplicates, split, summary."""

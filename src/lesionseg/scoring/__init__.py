@@ -1,0 +1,1 @@
+"""Counts of pixels and the scores that are functions of them."""

@@ -1,0 +1,120 @@
+"""Checkpoints of a training run: what a killed run goes on from, and no other run ever does.
+
+A checkpoint lies in `<folder>/<key>/checkpoint.pt`. The key is a digest of all that determines the result, so that
+a run with other parameters, data, code or hardware has another one. A finished run removes its own; those of
+unfinished runs stay, since going back to their parameters goes on with them, but only the newest few: at the
+published width one holds 0.4 to 0.7 GB.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+
+from lesionseg.common.files import atomic
+
+KEPT = 2  # checkpoints of other, unfinished runs
+FILE = "checkpoint.pt"
+
+
+def key(facts: Mapping[str, object], files: Iterable[str | Path] = ()) -> str:
+    """Digest (32 hex digits) of `facts`, which must be JSON, and of the content of `files`."""
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True, allow_nan=False).encode())
+    for path in files:
+        with open(path, "rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:32]
+
+
+def source_files() -> list[str]:
+    """The loaded modules of this package and the script that runs: the code a result depends on, sorted."""
+    package = __name__.partition(".")[0]
+    own = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == package}
+    script = sys.modules.get("__main__")
+    files = [getattr(module, "__file__", None) for module in (*own.values(), script)]
+    return sorted({str(Path(file).resolve()) for file in files if file})
+
+
+class Checkpoints:
+    """The checkpoint of the run `key`, written at most every `minutes`; 0: after every epoch."""
+
+    def __init__(self, folder: str | Path, key: str, minutes: float = 0):
+        self._folder = Path(folder) / key
+        self._interval = minutes * 60
+        self._written = time.monotonic()
+
+    @property
+    def path(self) -> Path:
+        return self._folder / FILE
+
+    def due(self, epoch_ended: bool) -> bool:
+        """Whether to write one now: the interval has passed, or there is none and an epoch ended."""
+        if self._interval == 0:
+            return epoch_ended
+        return time.monotonic() - self._written >= self._interval
+
+    def save(self, state: Mapping) -> None:
+        """Write `state` (tensors, numbers, strings, lists and dicts of them) in place of the one before."""
+        with atomic(self.path) as temporary, open(temporary, "wb") as file:
+            torch.save(dict(state), file)
+            file.flush()
+            os.fsync(file.fileno())  # whole before it takes the old one's name, also when the power fails
+        self._written = time.monotonic()
+        self._forget_old_runs()
+
+    def load(self) -> dict | None:
+        """Return the state last saved, on the CPU, or None. What cannot be read counts as none, with a warning."""
+        for leftover in self._folder.glob(".*.tmp"):  # of a run killed while it wrote
+            leftover.unlink()
+        try:
+            return torch.load(self.path, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # torch raises many kinds on a damaged file
+            print(f"{self.path}: unreadable ({type(error).__name__}), training from the start", file=sys.stderr)
+            return None
+
+    def remove(self) -> None:
+        """Remove this run's checkpoint: it has finished."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _forget_old_runs(self) -> None:
+        others = [path for path in self._folder.parent.glob(f"*/{FILE}") if path != self.path]
+        for path in sorted(others, key=lambda path: path.stat().st_mtime)[:-KEPT]:
+            shutil.rmtree(path.parent, ignore_errors=True)
+
+
+class Interruption:
+    """While this context lasts, Ctrl-C and SIGTERM only set `requested`, so that the step under way can end and be
+    saved; a second one interrupts at once. Outside the main thread, where Python takes no signals, or not `enabled`,
+    it does nothing.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self, enabled: bool = True):
+        self._enabled = enabled and threading.current_thread() is threading.main_thread()
+        self.requested = False
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> "Interruption":
+        if self._enabled:
+            self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: object) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True

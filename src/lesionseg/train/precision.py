@@ -1,0 +1,54 @@
+"""In which number format the network computes: what the hardware is fast at.
+
+Weights, optimiser and losses stay float32 everywhere. The format is that of the convolutions under autocast:
+
+    bf16   bfloat16: float32's range with 8 bits of precision. CUDA from Ampere (compute capability 8.0) on,
+           CPUs with AVX512-BF16, AMX or Arm's BF16 instructions.
+    fp16   float16: 11 bits, but a range so small that gradients underflow; their loss is scaled up for it
+           (torch.amp.GradScaler). For the tensor cores of Volta and Turing (V100, T4).
+    tf32   float32 whose products are rounded to 11 bits, on CUDA from Ampere on. No autocast.
+    fp32   full float32.
+"""
+
+from contextlib import AbstractContextManager
+from typing import Literal
+
+import torch
+
+from lesionseg.common.errors import InputError
+
+Precision = Literal["auto", "bf16", "fp16", "tf32", "fp32"]
+
+AMPERE, VOLTA = (8, 0), (7, 0)  # compute capabilities
+
+
+def choose(name: Precision, device: torch.device) -> torch.dtype:
+    """Return the dtype to autocast to on `device` (float32: no autocast), and set how float32 products are rounded.
+
+    `auto` takes bf16 where the hardware has it, fp16 on CUDA cards that only have that, else fp32. The rounding
+    of float32 products is a setting of the whole process. Raises InputError for a format the device lacks.
+    """
+    if name == "auto":
+        name = _fastest(device)
+    if name == "tf32" and not (device.type == "cuda" and torch.cuda.get_device_capability(device) >= AMPERE):
+        raise InputError(
+            f"precision: found 'tf32', which {device.type} here does not have; expected auto, bf16, fp16 or fp32"
+        )
+    # the one for all, and those of its operations: one that was ever set itself no longer follows it
+    for operations in (torch.backends, torch.backends.cuda.matmul, torch.backends.cudnn.conv):
+        operations.fp32_precision = "tf32" if name == "tf32" else "ieee"
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(name, torch.float32)
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager:
+    """The context in which the network runs forward: autocast to `dtype`, or nothing for float32."""
+    return torch.autocast(device.type, dtype if dtype != torch.float32 else None, enabled=dtype != torch.float32)
+
+
+def _fastest(device: torch.device) -> Precision:
+    if device.type == "cuda":
+        capability = torch.cuda.get_device_capability(device)
+        return "bf16" if capability >= AMPERE else "fp16" if capability >= VOLTA else "fp32"
+    has = torch.cpu.get_capabilities()
+    # AVX-512 alone emulates bfloat16, slower than float32; the key is "bf16" on Arm
+    return "bf16" if any(has.get(key) for key in ("avx512_bf16", "amx_bf16", "bf16")) else "fp32"

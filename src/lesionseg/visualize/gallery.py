@@ -1,0 +1,261 @@
+"""Predictions as pictures: for each example the photograph with outlines, the probabilities, and the errors."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from PIL import Image
+
+from lesionseg.common.errors import InputError
+from lesionseg.visualize import palette, style
+from lesionseg.visualize.results import Predictions, Results
+
+KINDS = ("best", "median", "worst", "random")
+MOST = 16  # examples in a gallery
+COLUMNS = 4  # examples side by side
+PANEL = 256  # pixels along a panel's longer side, with up to COLUMNS examples
+SUPERSAMPLING = 2  # outlines are drawn this much larger, so that their edges are smooth
+LINES = (  # width in pixels, colour, opacity; in this order, so that both show where the outlines coincide
+    ("truth", 4.2, "#000000", 0.35),
+    ("truth", 2.8, palette.TRUTH, 1.0),
+    ("predicted", 2.6, "#000000", 0.35),
+    ("predicted", 1.5, palette.PREDICTION, 1.0),
+)
+
+LEVELS = 32  # shades of probability: a palette has room for them, and fewer shades take fewer bytes
+VIRIDIS = [
+    tuple(int(part) for part in shade[:3]) for shade in colormaps["viridis"](np.linspace(0, 1, LEVELS), bytes=True)
+]
+
+DPI = 100
+GAP = 6  # pixels between panels
+LEGEND = 148  # width of the column of row names and keys
+TITLE, CAPTION = 34, 42  # heights of the title and of an example's caption
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image to show. The arrays share (H, W)."""
+
+    id: str
+    caption: str  # one short line under the id, such as "Dice 0.912 · IoU 0.838"
+    image: np.ndarray  # uint8 (H, W, 3) RGB
+    truth: np.ndarray  # uint8 (H, W), 0 and 1
+    predicted: np.ndarray  # uint8 (H, W), 0 and 1
+    probabilities: np.ndarray  # uint8 (H, W), 255 stands for 1
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The examples of one kind of one split."""
+
+    kind: str  # one of KINDS
+    split: str
+    images: int  # in the split, examples or not
+    examples: list[Example]
+
+
+def galleries(
+    results: Results, predictions: Predictions, images: np.ndarray, masks: np.ndarray, count: int, seed: int
+) -> Iterator[Gallery]:
+    """The galleries of every kind of every split, `count` examples each (fewer where there are fewer images).
+
+    `images` uint8 (N, H, W, 3) and `masks` uint8 (N, H, W) are the processed arrays. Raises InputError for images
+    that were scored but have no prediction.
+    """
+    place = {name: row for row, name in enumerate(predictions.ids)}
+    table = results.tables["per_image"]
+    if missing := [name for name in table.texts("id") if name not in place]:
+        raise InputError(
+            f"{table.path}: {', '.join(missing[:5])} and no prediction of it, {len(missing)} such images; "
+            "run `dvc repro --force evaluate`"
+        )
+    for split in results.evaluation:
+        scored = table.where("split", split)
+        ids, dice, iou = scored.texts("id"), scored.numbers("dice"), scored.numbers("iou")
+        for kind in KINDS:
+            examples = []
+            for chosen in choose(kind, ids, dice, count, seed):
+                row = place[ids[chosen]]
+                examples.append(
+                    Example(
+                        id=ids[chosen],
+                        caption=f"Dice {dice[chosen]:.3f} · IoU {iou[chosen]:.3f}",
+                        image=images[predictions.rows[row]],
+                        truth=masks[predictions.rows[row]],
+                        predicted=predictions.predicted[row],
+                        probabilities=predictions.probabilities[row],
+                    )
+                )
+            yield Gallery(kind, split, len(ids), examples)
+
+
+def choose(kind: str, ids: Sequence[str], scores: Sequence[float], count: int, seed: int = 0) -> list[int]:
+    """Pick the examples of a gallery: positions in `ids`, by falling score.
+
+    `best` and `worst` are the ends of the ranking by score (ties by id), `median` its middle, and `random` a
+    sample without replacement that depends on `seed` and the ids alone; a larger count contains a smaller one.
+    With fewer than `count` images, all of them.
+    """
+    ranking = sorted(range(len(ids)), key=lambda index: (-scores[index], ids[index]))
+    count = min(count, len(ids))
+    if kind == "best":
+        return ranking[:count]
+    if kind == "worst":
+        return ranking[len(ranking) - count :]
+    if kind == "median":
+        start = (len(ranking) - count) // 2
+        return ranking[start : start + count]
+    if kind == "random":
+        by_id = sorted(range(len(ids)), key=lambda index: ids[index])
+        drawn = np.random.default_rng(seed).permutation(len(ids))[:count]
+        picked = {by_id[index] for index in drawn}
+        return [index for index in ranking if index in picked]
+    raise ValueError(f"gallery '{kind}'; known: {', '.join(KINDS)}")
+
+
+def outlined(example: Example, size: tuple[int, int]) -> np.ndarray:
+    """The photograph with the true and the predicted outline: uint8 (height, width, 3) for size (height, width)."""
+    picture = _resize(example.image, size).astype(np.float32)
+    distances = {name: _distance_to_border(getattr(example, name), size) for name in ("truth", "predicted")}
+    for name, width, colour, opacity in LINES:
+        cover = opacity * np.clip(width / 2 + 0.5 - distances[name], 0, 1)[..., None]
+        picture += cover * (np.array(palette.rgb(colour), np.float32) - picture)
+    return np.rint(picture).astype(np.uint8)
+
+
+def probability_map(example: Example, size: tuple[int, int]) -> np.ndarray:
+    """The probabilities in LEVELS steps of viridis, dark 0 to yellow 1: uint8 (height, width, 3)."""
+    step = _resize(example.probabilities, size).astype(np.uint16) * LEVELS // 256
+    return np.array(VIRIDIS, np.uint8)[step]
+
+
+def error_map(example: Example, size: tuple[int, int]) -> np.ndarray:
+    """Agreement, misses and false alarms over the darkened photograph: uint8 (height, width, 3)."""
+    grey = np.asarray(Image.fromarray(_resize(example.image, size)).convert("L"))
+    dark = (grey * 0.45).astype(np.uint8) // 6 * 6  # coarse levels halve the bytes and are not seen
+    picture = np.repeat(dark[..., None], 3, axis=-1)
+    truth, predicted = (_resize(255 * mask, size) >= 128 for mask in (example.truth, example.predicted))
+    picture[truth & predicted] = palette.rgb(palette.AGREEMENT)
+    picture[truth & ~predicted] = palette.rgb(palette.TRUTH)
+    picture[~truth & predicted] = palette.rgb(palette.PREDICTION)
+    return picture
+
+
+def panel_size(shape: tuple[int, int], count: float) -> tuple[int, int]:
+    """Height and width of a panel for images of `shape`: smaller in large galleries, so that files stay small."""
+    longest = min(PANEL, PANEL * (COLUMNS / count) ** 0.5)
+    scale = longest / max(shape)
+    return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
+
+
+ROWS = (("photograph", outlined), ("probability", probability_map), ("errors", error_map))
+
+
+@style.applied()
+def draw(shown: Gallery) -> Figure:
+    """A gallery of one or more examples: a column each, in bands of COLUMNS columns."""
+    examples = shown.examples
+    height, width = panel_size(examples[0].image.shape[:2], len(examples))
+    columns = min(COLUMNS, len(examples))
+    bands = -(-len(examples) // columns)
+    band_height = CAPTION + len(ROWS) * (height + GAP)
+    total = (LEGEND + columns * (width + GAP), TITLE + bands * band_height)
+    figure = Figure(figsize=(total[0] / DPI, total[1] / DPI), dpi=DPI, facecolor="white")
+
+    def text(x: float, y: float, words: str, **style) -> None:
+        """Words at pixel (x, y), counted from the upper left corner."""
+        style = {"color": palette.INK, "va": "top", "fontsize": 10.5} | style
+        figure.text(x / total[0], 1 - y / total[1], words, **style)
+
+    images = "1 image" if shown.images == 1 else f"{shown.images:,} images"
+    title = f"{shown.kind.capitalize()} predictions · {shown.split}, {images}"
+    text(8, 7, title, fontsize=13)
+    for band in range(bands):
+        top = TITLE + band * band_height
+        for column, example in enumerate(examples[band * columns : (band + 1) * columns]):
+            x = LEGEND + column * (width + GAP)
+            text(x, top + 2, _shorten(example.id), weight="bold")
+            text(x, top + 20, example.caption)
+            for row, (_, panel) in enumerate(ROWS):
+                y = top + CAPTION + row * (height + GAP)
+                figure.figimage(panel(example, (height, width)), x, total[1] - y - height, origin="upper")
+        for row, key in enumerate((_outline_key, _probability_key, _error_key)):
+            key(figure, text, top + CAPTION + row * (height + GAP), total)
+    return figure
+
+
+def _outline_key(figure, text, y, total) -> None:
+    text(8, y, "Photograph", weight="bold")
+    handles = [
+        Line2D([], [], color=palette.TRUTH, linewidth=2.5, label="true outline"),
+        Line2D([], [], color=palette.PREDICTION, linewidth=2.5, label="predicted"),
+    ]
+    _legend(figure, handles, y + 18, total)
+
+
+def _probability_key(figure, text, y, total) -> None:
+    text(8, y, "Probability", weight="bold")
+    axes = figure.add_axes((10 / total[0], 1 - (y + 38) / total[1], 110 / total[0], 12 / total[1]))
+    axes.imshow(np.array(VIRIDIS, np.uint8)[None], aspect="auto", extent=(0, 1, 0, 1))
+    axes.set(yticks=[], xticks=[0, 0.5, 1], xticklabels=["0", "0.5", "1"])
+    axes.grid(False)
+    axes.tick_params(labelsize=9.5, colors=palette.INK, length=3)
+
+
+def _error_key(figure, text, y, total) -> None:
+    text(8, y, "Errors", weight="bold")
+    edge = {"edgecolor": palette.INK, "linewidth": 0.6}
+    handles = [
+        Patch(facecolor=palette.AGREEMENT, label="agreement", **edge),
+        Patch(facecolor=palette.TRUTH, label="missed", **edge),
+        Patch(facecolor=palette.PREDICTION, label="false alarm", **edge),
+    ]
+    _legend(figure, handles, y + 18, total)
+
+
+def _legend(figure, handles, y, total) -> None:
+    legend = figure.legend(
+        handles=handles,
+        loc="upper left",
+        bbox_to_anchor=(4 / total[0], 1 - y / total[1]),
+        frameon=False,
+        fontsize=10.5,
+        labelcolor=palette.INK,
+        handlelength=1.3,
+        borderpad=0.2,
+        borderaxespad=0,
+    )
+    legend.set_in_layout(False)
+
+
+def _shorten(name: str, longest: int = 26) -> str:
+    """Cut the middle out of a long id: both ends of a file name tell files apart."""
+    if len(name) <= longest:
+        return name
+    keep = (longest - 1) // 2
+    return f"{name[:keep]}…{name[-keep:]}"
+
+
+def _resize(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Antialiased when it shrinks, smooth when it grows: uint8 in, uint8 out."""
+    if array.shape[:2] == size:
+        return np.asarray(array)
+    return np.asarray(Image.fromarray(np.asarray(array)).resize(size[::-1], Image.Resampling.BICUBIC))
+
+
+def _distance_to_border(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Distance of each pixel to the mask's border, in pixels of `size`; infinite without a border."""
+    large = (size[0] * SUPERSAMPLING, size[1] * SUPERSAMPLING)
+    inside = (_resize(255 * mask, large) >= 128).astype(np.uint8)
+    if inside.all() or not inside.any():
+        return np.full(size, np.inf, np.float32)
+    exact = (cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    distance = cv2.distanceTransform(inside, *exact) + cv2.distanceTransform(1 - inside, *exact) - 0.5
+    blocks = distance.reshape(size[0], SUPERSAMPLING, size[1], SUPERSAMPLING)
+    return blocks.mean(axis=(1, 3)) / SUPERSAMPLING

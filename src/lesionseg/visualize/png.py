@@ -1,0 +1,44 @@
+"""Charts as small PNG files: at most 256 colours, and the same bytes for the same picture."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+from scipy.spatial import cKDTree
+
+from lesionseg.visualize import palette, style
+
+
+@style.applied()
+def png_bytes(figure: Figure, colours: int = 64, kept: Sequence[tuple[int, int, int]] = ()) -> bytes:
+    """Draw the figure as a PNG of at most `colours` (up to 256) colours; the figure's own dpi decides its pixels.
+
+    A palette takes a third of the bytes of true colour, and the file has no text chunk (matplotlib would name its
+    version). The colours of `lesionseg.visualize.palette` and the RGB colours `kept` are in it as they are: a key that
+    is a few pixels large would otherwise get the nearest colour of the rest.
+    """
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())[..., :3]
+    exact = list(dict.fromkeys([(255, 255, 255), *map(palette.rgb, palette.ALL), *kept]))
+    adapted = Image.fromarray(pixels).quantize(colours - len(exact), Image.Quantize.MEDIANCUT).getpalette()
+    table = np.concatenate([exact, np.reshape(adapted, (-1, 3))]).astype(np.uint8)[:colours]
+    picture = Image.fromarray(_nearest(pixels, table), "P")
+    picture.putpalette(table.tobytes())
+    buffer = io.BytesIO()
+    picture.save(buffer, "png", optimize=True)
+    return buffer.getvalue()
+
+
+def _nearest(pixels: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """The index of the nearest colour of the table uint8 (K, 3) for each pixel (H, W, 3): uint8 (H, W).
+
+    Pillow's own is approximate: it takes near white for white. Without dithering: noise costs more bytes than it hides.
+    """
+    packed = pixels.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
+    colours, places = np.unique(packed, return_inverse=True)
+    _, nearest = cKDTree(table).query(np.stack([colours >> 16, colours >> 8 & 255, colours & 255], axis=-1))
+    return nearest.astype(np.uint8)[places].reshape(packed.shape)

@@ -1,0 +1,180 @@
+"""What the evaluation wrote, read back for the pictures and checked against itself before anything is drawn."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from lesionseg.common.errors import InputError
+from lesionseg.common.files import read_csv
+
+
+@dataclass(frozen=True)
+class Table:
+    """A CSV file by columns, in file order."""
+
+    path: Path
+    columns: dict[str, list[str]]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()), []))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.columns
+
+    def texts(self, name: str) -> list[str]:
+        """A column as it stands in the file."""
+        return self.columns[name]
+
+    def numbers(self, name: str) -> np.ndarray:
+        """A column as float64 (rows,); an empty field, an undefined figure, is NaN."""
+        try:
+            return np.array([float(text) if text else np.nan for text in self.columns[name]], dtype=np.float64)
+        except ValueError as error:
+            raise InputError(f"{self.path}: column '{name}': {error}; run `dvc repro --force evaluate`") from None
+
+    def where(self, name: str, value: str) -> "Table":
+        """The rows whose field `name` is `value`."""
+        kept = [row for row, text in enumerate(self.columns[name]) if text == value]
+        return Table(self.path, {key: [texts[row] for row in kept] for key, texts in self.columns.items()})
+
+
+def read_table(path: str | Path, required: tuple[str, ...]) -> Table:
+    """Read a CSV file that has at least the `required` columns; InputError when it is missing or has not."""
+    path = Path(path)
+    try:
+        rows = read_csv(path)
+        with open(path, encoding="utf-8") as file:
+            header = file.readline().strip().split(",")
+    except FileNotFoundError:
+        raise InputError(f"{path}: not found; run `dvc repro`") from None
+    if missing := [name for name in required if name not in header]:
+        raise InputError(f"{path}: no column {', '.join(missing)} among {', '.join(header)}; run `dvc repro --force`")
+    return Table(path, {name: [row[name] or "" for row in rows] for name in header})
+
+
+def read_metadata(path: str | Path) -> dict:
+    """What a weights file of this project says of its network, from the file's header alone."""
+    path = Path(path)
+    try:
+        with safe_open(path, "numpy") as file:
+            return json.loads((file.metadata() or {})["lesionseg"])
+    except FileNotFoundError:
+        raise InputError(f"{path}: not found; run `dvc repro`") from None
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise InputError(f"{path}: not weights of this project ({error!r}); run `dvc repro --force train`") from None
+
+
+def read_json(path: str | Path) -> dict:
+    """Read a JSON object; InputError when the file is missing or not JSON."""
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: not found; run `dvc repro`") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error}); run `dvc repro --force`") from None
+
+
+TABLES = {  # of the evaluation, and the columns that pictures need
+    "per_image": ("id", "split", "dice", "iou", "lesion_fraction"),
+    "thresholds": ("split", "threshold", "dice", "iou", "precision", "recall"),
+    "calibration": ("split", "predicted", "observed", "pixels"),
+    "precision_recall": ("split", "recall", "precision"),
+    "roc": ("split", "false_positive_rate", "true_positive_rate"),
+}
+HISTORY = ("epoch", "train_loss", "train_dice", "train_iou", "val_loss", "val_dice", "val_iou")
+SPLITS = ("val", "official_validation", "official_test")  # in the order of every picture; the first is shown first
+
+
+@dataclass(frozen=True)
+class Results:
+    """Every figure and table of one evaluation."""
+
+    evaluation: dict[str, dict]  # split -> figures, in the order of SPLITS
+    detail: dict[str, dict]  # split -> breakdowns
+    tables: dict[str, Table]  # name in TABLES -> table
+    history: Table  # of the training
+    network: dict  # what the weights say of themselves
+
+    def by_split(self, table: str, column: str) -> dict[str, np.ndarray]:
+        """A numeric column of a table for each split."""
+        return {split: self.tables[table].where("split", split).numbers(column) for split in self.evaluation}
+
+
+def read_results(metrics: str | Path, tables: str | Path, model: str | Path) -> Results:
+    """Read evaluation.json and evaluation_detail.json, the CSV tables, and the model's history and metadata.
+
+    Each argument is a folder. Raises InputError with a line for every file that is missing, damaged or foreign.
+    """
+    metrics, tables, model = Path(metrics), Path(tables), Path(model)
+    problems: list[str] = []
+
+    def attempt(read: Callable, *arguments):
+        try:
+            return read(*arguments)
+        except InputError as error:
+            problems.extend(error.problems)
+
+    evaluation = attempt(read_json, metrics / "evaluation.json")
+    detail = attempt(read_json, metrics / "evaluation_detail.json")
+    read = {name: attempt(read_table, tables / f"{name}.csv", columns) for name, columns in TABLES.items()}
+    history = attempt(read_table, model / "history.csv", HISTORY)
+    network = attempt(read_metadata, model / "weights.safetensors")
+    if history is not None and not len(history):
+        problems.append(f"{history.path}: no epoch in it; run `dvc repro --force train`")
+    if evaluation is not None and (unknown := set(evaluation) - set(SPLITS)):
+        problems.append(f"{metrics / 'evaluation.json'}: split {', '.join(unknown)}, expected {', '.join(SPLITS)}")
+    if problems:
+        raise InputError(problems)
+    ordered = {split: evaluation[split] for split in SPLITS if split in evaluation}
+    return Results(ordered, detail, read, history, network)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The predictions of the evaluated images. Row i of each field belongs to the same image."""
+
+    ids: list[str]
+    splits: list[str]
+    rows: list[int]  # where the image stands in the processed arrays
+    probabilities: np.ndarray  # uint8 (M, H, W), 255 stands for 1
+    predicted: np.ndarray  # uint8 (M, H, W), 0 and 1
+
+
+def read_predictions(folder: str | Path, images: int, shape: tuple[int, int]) -> Predictions:
+    """Map the predictions into memory, read-only.
+
+    `images` and `shape` (H, W) are the length and the image size of the processed arrays, which the
+    predictions must fit. Raises InputError when a file is missing, damaged, or does not fit the others.
+    """
+    folder = Path(folder)
+    table = read_table(folder / "samples.csv", ("id", "split", "index"))
+    rows = [int(number) for number in table.numbers("index")]
+    arrays, problems = {}, []
+    for name in ("probabilities", "predicted"):
+        path = folder / f"{name}.npy"
+        try:
+            arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except FileNotFoundError:
+            problems.append(f"{path}: not found; run `dvc repro evaluate`")
+        except ValueError as error:
+            problems.append(f"{path}: not a whole .npy file ({error}); run `dvc repro --force evaluate`")
+        else:
+            expected = (len(rows), *shape)
+            if arrays[name].dtype != np.uint8 or arrays[name].shape != expected:
+                problems.append(
+                    f"{path}: {arrays[name].dtype} {arrays[name].shape}, expected uint8 {expected}; "
+                    "run `dvc repro --force evaluate`"
+                )
+    if foreign := [row for row in rows if not 0 <= row < images]:
+        problems.append(
+            f"{folder / 'samples.csv'}: index {foreign[0]} is outside the {images} processed images; "
+            "run `dvc repro --force evaluate`"
+        )
+    if problems:
+        raise InputError(problems)
+    return Predictions(table.texts("id"), table.texts("split"), rows, arrays["probabilities"], arrays["predicted"])

@@ -1,0 +1,45 @@
+"""The look of every chart, whatever the user's own matplotlib settings are."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cycler import cycler
+from matplotlib import style
+
+from lesionseg.visualize import palette
+
+_SETTINGS = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters everywhere
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.edgecolor": palette.INK,
+    "axes.labelcolor": palette.INK,
+    "axes.titlecolor": palette.INK,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.prop_cycle": cycler(color=list(palette.SCORES.values())),
+    "grid.color": "#e3e3e3",
+    "grid.linewidth": 0.8,
+    "legend.frameon": True,
+    "legend.framealpha": 0.85,
+    "legend.edgecolor": "none",
+    "legend.borderpad": 0.3,
+    "legend.fontsize": 9,
+    "legend.labelcolor": palette.INK,
+    "lines.linewidth": 1.8,
+    "text.color": palette.INK,
+    "xtick.color": palette.INK,
+    "ytick.color": palette.INK,
+}
+
+
+@contextmanager
+def applied() -> Iterator[None]:
+    """Within it, or in a function it decorates, matplotlib's defaults and the settings above hold."""
+    with style.context(["default", _SETTINGS]):
+        yield
