@@ -1,5 +1,6 @@
 """Decoding: every mode, orientation and format comes out right, and nothing broken comes out at all."""
 
+import ast
 import os
 import struct
 import warnings
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps
 
-from lesionseg.images.decoding import PIXEL_LIMIT, ImageError, read_rgb
+from lesionseg.images import header
+from lesionseg.images.decoding import decode, read_rgb
+from lesionseg.images.header import PIXEL_LIMIT, ImageError, oriented_size
 
 REAL = Path(os.environ.get("LESIONSEG_REAL_DATA", Path(__file__).parents[2] / "shared/data"))
 
@@ -216,7 +219,7 @@ def test_a_30_megapixel_image_is_fine(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "not found"), (b"", "is empty"), (b"not an image", "not an image of a known format")],
+    [(None, "not found"), (b"", "is empty"), (b"not an image", "not an image of a format read here")],
 )
 def test_what_is_no_image_is_named_as_such(tmp_path, content, message):
     if content is not None:
@@ -228,3 +231,97 @@ def test_what_is_no_image_is_named_as_such(tmp_path, content, message):
 def test_a_directory_is_named_as_such(tmp_path):
     with pytest.raises(ImageError, match="is a directory"):
         read_rgb(tmp_path)
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 30\n%%EndComments\n(ran) print\n%%EOF\n"
+
+
+@pytest.mark.parametrize("kind", ["EPS", "PPM", "SGI", "TGA", "ICO", "PCX", "IM", "JPEG2000", "DDS", "MSP"])
+def test_a_format_we_do_not_mean_reaches_no_parser_whatever_the_name_says(tmp_path, monkeypatch, kind):
+    """An EPS file would start Ghostscript; Pillow writes and reads each of these."""
+    path = tmp_path / "a.jpg"
+    if kind == "EPS":
+        path.write_bytes(POSTSCRIPT)
+    else:
+        picture(40, 30).convert("1" if kind == "MSP" else "RGB").save(path, kind)
+    with Image.open(path) as opened:
+        assert opened.format == kind
+    _, accept = Image.OPEN[kind]
+
+    def parse(*_):
+        raise AssertionError(f"the {kind} parser was called")
+
+    monkeypatch.setitem(Image.OPEN, kind, (parse, accept))
+    with pytest.raises(ImageError, match="not an image of a format read here: JPEG, PNG"):
+        decode(path)
+    assert oriented_size(path) is None
+
+
+def test_every_image_is_opened_with_the_formats_named():
+    root = Path(__file__).parents[1]
+    opened = {}
+    for path in [*root.glob("src/**/*.py"), *root.glob("stages/*.py")]:
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == "Image.open":
+                opened[path.name] = any(keyword.arg == "formats" for keyword in call.keywords)
+    assert opened.pop("header.py")
+    assert all(opened.values()), opened
+
+
+def test_the_header_of_a_png_is_read_without_decoding(tmp_path, monkeypatch):
+    picture(120, 80).save(tmp_path / "a.png")
+
+    def load(self):
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    assert oriented_size(tmp_path / "a.png") == (120, 80)
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_the_orientation_of_a_png_is_found_wherever_it_stands(tmp_path, behind):
+    """The eXIf chunk may lie before or behind the pixels."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "a.png"
+    picture(120, 80).save(path, exif=exif)
+    if behind:
+        content = path.read_bytes()
+        start = content.index(b"eXIf") - 4
+        stop = start + 12 + struct.unpack(">I", content[start : start + 4])[0]
+        path.write_bytes(content[:start] + content[stop:-12] + content[start:stop] + content[-12:])
+    assert oriented_size(path) == (80, 120)
+    assert read_rgb(path)[1] == (80, 120)
+
+
+@pytest.mark.parametrize("read", [decode, oriented_size])
+def test_too_many_pixels_are_refused_before_any_is_decoded(tmp_path, monkeypatch, read):
+    (tmp_path / "a.png").write_bytes(png_header(9_500, 9_500))
+
+    def load(self):
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    if read is oriented_size:
+        assert read(tmp_path / "a.png") is None
+    else:
+        with pytest.raises(ImageError, match="more than 89 megapixels"):
+            read(tmp_path / "a.png")
+
+
+def test_a_tiff_of_huge_tiles_is_refused(tmp_path):
+    """One tile is decoded whole: 10 × 10 pixels of it would take as much memory as it pleases."""
+    path = tmp_path / "a.tif"
+    tags = {256: 10, 257: 10, 258: 8, 259: 8, 262: 1, 277: 1, 322: 60_000, 323: 60_000, 324: 8, 325: 100}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    path.write_bytes(b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(200))
+    with pytest.raises(ImageError, match="more than 89 megapixels"):
+        decode(path)
+
+
+def test_a_file_longer_than_any_image_is_not_read(tmp_path, monkeypatch):
+    picture(40, 30).save(tmp_path / "a.bmp")
+    monkeypatch.setattr("lesionseg.images.decoding.BYTE_LIMIT", 1000)
+    with pytest.raises(ImageError, match="more than any image of 89 megapixels"):
+        decode(tmp_path / "a.bmp")
+    assert header.BYTE_LIMIT > 6 * PIXEL_LIMIT

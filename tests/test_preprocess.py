@@ -228,7 +228,7 @@ def spoil(raw: Raw) -> dict[str, str]:
     return {
         "L000": "images/L000.jpg: cannot be decoded: image file is truncated",
         "L001": "images/L001.jpg: not found",
-        "L002": "masks/L002_segmentation.png: cannot be decoded: not an image of a known format",
+        "L002": "masks/L002_segmentation.png: is not an image of a format read here",
         "L003": "masks/L003_segmentation.png: is 70×90 pixels, expected 90×70 as images/L003.jpg",
         "L004": "grey values",
         "L005": "images/L005.jpg: is empty",

@@ -17,13 +17,12 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from lesionseg.common.errors import InputError
 from lesionseg.download.subset import choose
 from lesionseg.formats.manifest import Pair
-from lesionseg.images.header import oriented_size
+from lesionseg.images.header import open_image, oriented_size
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")  # in any case
 MASK_SUFFIXES = ("_segmentation", "_mask")  # in any case
@@ -181,7 +180,7 @@ def _check_not_exchanged(folder: Path, pairs: Mapping[str, tuple[Path, Path]]) -
 def _is_black_and_white(path: Path) -> bool | None:
     """Whether nearly all pixels are black or white, with some of each (or are 0 and 1); None if undecodable."""
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             image.draft("L", (256, 256))  # a JPEG is decoded at a fraction of its size
             grey = np.asarray(image.convert("L"))
     except Exception:  # damaged in one way or another; preprocessing says how

@@ -6,16 +6,13 @@ the scaled image is still larger than the wanted one, and does the rest with an 
 """
 
 import io
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-# 89 megapixels: what Pillow warns of by default, so that no global setting of it is touched. The largest
-# dermoscopy image of ISIC has 30.
-PIXEL_LIMIT = 89_478_485
+from lesionseg.images.header import BYTE_LIMIT, PIXEL_LIMIT, SIDEWAYS, ImageError, open_image, orientation, reason
 
 # The DCT-scaled image must be at least this many times the wanted size on both axes. Closer to 1 is faster and
 # cruder: at 1.25 the mean difference from a full decode stays below 0.6 of 255.
@@ -23,7 +20,6 @@ DCT_MARGIN = 1.25
 
 LOSSY_FORMATS = ("JPEG", "MPO", "WEBP")
 
-_ORIENTATION = 0x0112
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -33,10 +29,6 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-class ImageError(ValueError):
-    """An image that cannot be used; the message says why, without the path."""
 
 
 @dataclass(frozen=True)
@@ -74,41 +66,26 @@ def decode(path: str | Path, size: int | None = None) -> Decoded:
 
     Raises ImageError when the file is missing, empty, cut off, damaged, no image, or beyond `PIXEL_LIMIT`.
     """
+    data = _read(path)
+    image = open_image(io.BytesIO(data))
+    box, stored, turn = None, image.size, orientation(image)
     try:
-        data = Path(path).read_bytes()
-    except FileNotFoundError:
-        raise ImageError("not found") from None
-    except IsADirectoryError:
-        raise ImageError("is a directory, expected an image file") from None
-    if not data:
-        raise ImageError("is empty, expected an image file")
-    try:
-        image = Image.open(io.BytesIO(data))
-        if image.width * image.height > PIXEL_LIMIT:
-            raise Image.DecompressionBombError
-        box, stored = None, image.size
         if size is not None and image.format in ("JPEG", "MPO"):
             wanted = round(DCT_MARGIN * size)
             draft = image.draft(None, (wanted, wanted))
             box = draft[1] if draft else None
         if image.format == "PNG":
             # Loading a PNG does not look at the checksums of its chunks.
-            Image.open(io.BytesIO(data)).verify()
+            open_image(io.BytesIO(data)).verify()
         image.load()
-        if image.format == "TIFF":
-            stored = image.size  # Pillow turns it while loading, and forgets the orientation
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ImageError(
-            f"has more than {PIXEL_LIMIT // 1_000_000} megapixels, the limit here (a decompression bomb?); "
-            "shrink the image and its mask"
-        ) from None
     except MemoryError:
         raise
     except Exception as error:  # Pillow's decoders raise nearly everything on broken files
-        raise ImageError(f"cannot be decoded: {_reason(error)}") from None
-    orientation = _orientation(image)
-    width, height = stored[::-1] if orientation >= 5 else stored
-    return Decoded(image, width, height, box, orientation)
+        raise ImageError(reason(error)) from None
+    if image.format == "TIFF":
+        stored, turn = image.size, 1  # Pillow has turned it while loading
+    width, height = stored[::-1] if turn in SIDEWAYS else stored
+    return Decoded(image, width, height, box, turn)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -130,18 +107,17 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _orientation(image: Image.Image) -> int:
-    """EXIF orientation 1 to 8; 1 where there is none or the EXIF block is broken, as viewers do."""
+def _read(path: str | Path) -> bytes:
+    """The bytes of an image file, unless there are none or too many."""
     try:
-        value = image.getexif().get(_ORIENTATION, 1)
-    except (SyntaxError, ValueError, KeyError, TypeError, EOFError, OSError, struct.error):
-        return 1
-    return value if value in range(1, 9) else 1
-
-
-def _reason(error: Exception) -> str:
-    """The decoder's words on one line, without the memory address of the buffer."""
-    text = " ".join(str(error).split())
-    if text.startswith("cannot identify image file"):
-        return "not an image of a known format"
-    return text or type(error).__name__
+        length = Path(path).stat().st_size
+        if length > BYTE_LIMIT:
+            raise ImageError(f"has {length} bytes, more than any image of {PIXEL_LIMIT // 1_000_000} megapixels")
+        data = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise ImageError("not found") from None
+    except IsADirectoryError:
+        raise ImageError("is a directory, expected an image file") from None
+    if not data:
+        raise ImageError("is empty, expected an image file")
+    return data

@@ -1,25 +1,119 @@
-"""The size of an image from its header, without decoding it."""
+"""The one way to open an image, and what its header says: nothing is decoded here.
 
+A file's name says nothing of its content, and Pillow has parsers for some forty formats, one of which starts
+Ghostscript. Every image is therefore opened by `open_image`, which knows the formats of photographs and masks and no
+others, and looks at the size before anything is decoded.
+"""
+
+import io
+import struct
 from pathlib import Path
+from typing import BinaryIO
 
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
-_SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP")  # a JPEG of several pictures is opened as MPO
+
+# 89 megapixels: what Pillow warns of by default, so that no global setting of it is touched. The largest
+# dermoscopy image of ISIC has 30.
+PIXEL_LIMIT = 89_478_485
+# Three channels of 16 bits without compression, and what a header may hold besides.
+BYTE_LIMIT = 6 * PIXEL_LIMIT + (16 << 20)
+
+SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+
+
+class ImageError(ValueError):
+    """An image that cannot be used; the message says why, without the path."""
+
+
+def open_image(file: str | Path | BinaryIO) -> Image.Image:
+    """Open an image of one of FORMATS, with the size its header claims, its pixels still to be decoded.
+
+    Raises ImageError when it is of another format, has a damaged header or is beyond PIXEL_LIMIT, and OSError when a
+    path cannot be read.
+    """
+    try:
+        image = Image.open(file, formats=FORMATS)
+        if image.width * image.height > PIXEL_LIMIT or _tile_pixels(image) > PIXEL_LIMIT:
+            image.close()
+            raise Image.DecompressionBombError
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ImageError(
+            f"has more than {PIXEL_LIMIT // 1_000_000} megapixels, the limit here (a decompression bomb?); "
+            "shrink the image and its mask"
+        ) from None
+    except UnidentifiedImageError:
+        raise ImageError(f"is not an image of a format read here: {', '.join(FORMATS)}") from None
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise ImageError(reason(error)) from None
+    except Exception as error:  # Pillow's parsers raise nearly everything on broken files
+        raise ImageError(reason(error)) from None
+    return image
 
 
 def oriented_size(path: Path) -> tuple[int, int] | None:
     """Return (width, height) in pixels as the image is meant to be seen, None when the header cannot be read."""
     try:
-        with Image.open(path) as image:
-            if image.format == "TIFF":  # some versions of Pillow have already turned `size`, some not
-                width, height = (
-                    image.tag_v2[ExifTags.Base.ImageWidth],
-                    image.tag_v2[ExifTags.Base.ImageLength],
-                )
-                orientation = image.tag_v2.get(ExifTags.Base.Orientation)
-            else:
-                width, height = image.size
-                orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # Pillow answers a damaged header with a dozen kinds; what is wrong, decoding it will say
+        with open_image(path) as image:
+            width, height = stored_size(image)
+            sideways = orientation(image) in SIDEWAYS
+    except Exception:  # a damaged header, in a dozen kinds; what is wrong, decoding it will say
         return None
-    return (height, width) if orientation in _SIDEWAYS else (width, height)
+    return (height, width) if sideways else (width, height)
+
+
+def stored_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) of an opened image as it is stored, before it is turned."""
+    if image.format == "TIFF":  # some versions of Pillow have already turned `size`, some not
+        return image.tag_v2[ExifTags.Base.ImageWidth], image.tag_v2[ExifTags.Base.ImageLength]
+    return image.size
+
+
+def orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 to 8, of an image as `open_image` gives it.
+
+    1 where there is none or the EXIF block is broken, as viewers do.
+    """
+    try:
+        if image.format == "TIFF":
+            value = image.tag_v2.get(ExifTags.Base.Orientation)
+        else:
+            if image.format == "PNG" and "exif" not in image.info:
+                image.info |= _exif_behind_the_pixels(image.fp)
+            # Not the PNG's own method, which decodes all pixels to come to what lies behind them.
+            value = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
+    except Exception:  # as broken as EXIF blocks are
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def reason(error: Exception) -> str:
+    """What Pillow says is wrong with a file, on one line."""
+    text = " ".join(str(error).split())
+    return f"cannot be decoded: {text or type(error).__name__}"
+
+
+def _tile_pixels(image: Image.Image) -> int:
+    """Pixels of one tile of a TIFF: it is decoded whole, however small the image that it is a part of."""
+    if image.format != "TIFF":
+        return 0
+    width, height = (image.tag_v2.get(tag, 0) for tag in (ExifTags.Base.TileWidth, ExifTags.Base.TileLength))
+    return width * height
+
+
+def _exif_behind_the_pixels(file: BinaryIO) -> dict[str, bytes]:
+    """The eXIf chunk of a PNG wherever it stands, found by stepping over the others (PNG specification, 11.3)."""
+    position = file.tell()
+    try:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", head)
+            if kind == b"eXIf":
+                return {"exif": b"Exif\0\0" + file.read(length)}
+            file.seek(length + 4, io.SEEK_CUR)
+        return {}
+    finally:
+        file.seek(position)

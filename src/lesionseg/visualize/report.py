@@ -186,7 +186,7 @@ def _shown(example: gallery.Example, crowd: float) -> dict:
 
 def _smallest(png: bytes) -> int:
     """The width in pixels below which a chart does not shrink; 0: it always fits the screen."""
-    with Image.open(io.BytesIO(png)) as picture:
+    with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
         return round(SMALLEST * picture.width) if picture.width >= BROAD else 0
 
 
