@@ -1,16 +1,16 @@
 """The figures of one split: measurements of its images in, numbers and table rows out."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from math import hypot
 
 import numpy as np
 
 from lesionseg.evaluate import curves
-from lesionseg.evaluate.bootstrap import intervals
 from lesionseg.evaluate.calibration import BINS, brier_score, reliability
 from lesionseg.evaluate.measurement import Measurement
 from lesionseg.evaluate.sweep import Sweep
 from lesionseg.scoring import scores
+from lesionseg.scoring.bootstrap import Resampling, intervals, mean_intervals, too_few, weighted_means
 from lesionseg.scoring.counts import Counts
 
 SMALL, LARGE = 0.05, 0.25  # lesion share of the image: below small, from `LARGE` on large, medium between
@@ -65,7 +65,10 @@ class SplitReport:
         pooled = self._counts_of("final").pooled()
         histogram = self.sweep.histogram
         values, defined = self._per_image(), self._interval(samples, seed)
-        figures = {"images": len(self._ids), **self._threshold, "pooled": {}, "per_image": {}, "official": {}}
+        figures = {"images": len(self._ids), **self._threshold}
+        if reason := too_few(self._ids):
+            figures["no_interval"] = reason
+        figures |= {"pooled": {}, "per_image": {}, "official": {}}
         for name in _AVERAGED:
             figures["pooled"] |= defined(f"pooled.{name}", scores.OVERLAP[name](pooled))
             figures["per_image"] |= defined(f"per_image.{name}", values[name].mean())
@@ -105,7 +108,7 @@ class SplitReport:
                 "touching": self._group(values, touching),
             },
             "boundary": {
-                **_means_with_intervals(boundary, samples, seed),
+                **self._means_with_intervals(boundary, samples, seed),
                 "hd95_median": _rounded(np.median(median)) if len(median) else None,
                 "undefined_images": len(self._ids) - len(median),
             },
@@ -157,7 +160,7 @@ class SplitReport:
     def _effect(self, samples: int, seed: int) -> Figures:
         """What post-processing changed, image by image, with the interval of the mean change."""
         values, plain, plain_native = self._per_image(), self._counts_of("plain"), self._counts_of("plain_native")
-        return _means_with_intervals(
+        return self._means_with_intervals(
             {
                 "per_image_dice": values["dice"] - scores.dice(plain),
                 "per_image_iou": values["iou"] - scores.iou(plain),
@@ -192,10 +195,10 @@ class SplitReport:
 
         def statistic(weights: np.ndarray) -> np.ndarray:
             pooled = Counts.of(weights @ table)
-            averaged = _weighted_means(means.values())(weights)
+            averaged = weighted_means(means.values())(weights)
             return np.column_stack([scores.dice(pooled), scores.iou(pooled), averaged])
 
-        low, high = intervals(statistic, len(self._ids), samples, seed)
+        low, high = intervals(statistic, self._ids, Resampling(samples, seed))
         column = {name: index for index, name in enumerate(["pooled.dice", "pooled.iou", *means])}
 
         def figure(name: str, value: float) -> Figures:
@@ -206,6 +209,15 @@ class SplitReport:
             return {key: _rounded(value), f"{key}_low": _rounded(low[index]), f"{key}_high": _rounded(high[index])}
 
         return figure
+
+    def _means_with_intervals(self, columns: dict[str, np.ndarray], samples: int, seed: int) -> Figures:
+        """Means over the images where a figure is defined, each with its bootstrap interval beside it."""
+        ends = mean_intervals(columns, self._ids, Resampling(samples, seed))
+        figures: Figures = {}
+        for name, values in columns.items():
+            low, high = map(_rounded, ends[name])
+            figures |= {name: _mean(values), f"{name}_low": low, f"{name}_high": high}
+        return figures
 
     @staticmethod
     def _group(values: dict[str, np.ndarray], members: np.ndarray) -> Figures:
@@ -219,29 +231,6 @@ class SplitReport:
             "hd95_relative": "hd95_relative",
         }
         return {"images": int(members.sum())} | {key: _mean(values[name][members]) for key, name in names.items()}
-
-
-def _means_with_intervals(columns: dict[str, np.ndarray], samples: int, seed: int) -> Figures:
-    """Means over the images where a figure is defined, each with its bootstrap interval beside it."""
-    images = len(next(iter(columns.values())))
-    low, high = intervals(_weighted_means(columns.values()), images, samples, seed)
-    figures: Figures = {}
-    for index, (name, values) in enumerate(columns.items()):
-        figures |= {name: _mean(values), f"{name}_low": _rounded(low[index]), f"{name}_high": _rounded(high[index])}
-    return figures
-
-
-def _weighted_means(columns: Iterable[np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
-    """The means of columns (images,) under weights (S, images), over the images where each is defined: (S, K)."""
-    table = np.column_stack(list(columns))
-    known = ~np.isnan(table)
-    table = np.where(known, table, 0.0)
-
-    def means(weights: np.ndarray) -> np.ndarray:
-        total, drawn = weights @ table, weights @ known.astype(float)
-        return np.divide(total, drawn, out=np.full_like(total, np.nan), where=drawn > 0)
-
-    return means
 
 
 def _defined(values: np.ndarray) -> np.ndarray:
