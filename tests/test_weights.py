@@ -1,6 +1,7 @@
 """The weights file: what went in comes out, the same bytes each time, and a wrong file is named."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -19,6 +20,46 @@ def network():
     network = networks.build("unet", 4)
     network(torch.rand(2, 3, 32, 32))  # so that the running statistics are not the initial ones
     return network.eval()
+
+
+def test_an_ensemble_comes_back_as_the_mean_of_its_members_probabilities(tmp_path):
+    ensemble = networks.build("unet", 2, members=3).eval()
+    weights.save(
+        tmp_path / "weights.safetensors", ensemble.state_dict(), {"network": "unet", "base_width": 2, "members": 3}
+    )
+    loaded, metadata = weights.load(tmp_path / "weights.safetensors")
+    assert metadata["members"] == len(loaded.members) == 3
+    images = torch.rand(2, 3, 32, 32)
+    with torch.inference_mode():
+        found = loaded(images)
+        each = [member(images) for member in ensemble.members]
+    torch.testing.assert_close(found.sigmoid(), torch.stack([one.sigmoid() for one in each]).mean(0))
+    assert len({one.sum().item() for one in each}) == 3
+
+
+def test_an_ensemble_of_certain_members_has_finite_logits():
+    class Says(torch.nn.Module):
+        def __init__(self, logit):
+            super().__init__()
+            self.logit = logit
+
+        def forward(self, images):
+            return torch.full((1, 1, 1, 1), self.logit)
+
+    def together(*logits):
+        return networks.Ensemble(map(Says, logits))(torch.zeros(1)).item()
+
+    assert together(1e4, 1e4) == 1e4
+    assert together(1e4, -1e4) == pytest.approx(0)
+    assert together(-200.0, -300.0) == pytest.approx(-200 - math.log(2))
+
+
+@pytest.mark.parametrize("members", [0, -1, 65, 2.5, "2", None])
+def test_a_number_of_members_that_cannot_be_is_refused(tmp_path, members):
+    metadata = {"network": "unet", "base_width": 4, "members": members}
+    weights.save(tmp_path / "weights.safetensors", networks.build("unet", 4).state_dict(), metadata)
+    with pytest.raises(InputError, match="its metadata is"):
+        weights.load(tmp_path / "weights.safetensors")
 
 
 @pytest.mark.parametrize("name", networks.NAMES)

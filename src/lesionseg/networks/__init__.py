@@ -11,6 +11,7 @@ from torch import nn
 
 from lesionseg.common.errors import InputError
 from lesionseg.networks.deeplabv3 import DeepLabV3
+from lesionseg.networks.ensemble import Ensemble
 from lesionseg.networks.nnunet import ResidualEncoderUNet
 from lesionseg.networks.unet import UNet
 
@@ -25,8 +26,9 @@ NAMES = tuple(_NETWORKS)
 NARROWEST = {"deeplabv3": 4}
 
 
-def build(name: str, base_width: int) -> nn.Module:
-    """Return the network `name`, one of NAMES, `base_width` channels wide at its first level.
+def build(name: str, base_width: int, members: int = 1) -> nn.Module:
+    """Return the network `name`, one of NAMES, `base_width` channels wide at its first level; of several `members`,
+    the Ensemble of as many such networks.
 
     Its weights are drawn from torch's global generator: seed that first. Raises InputError for an unknown
     name or a width below 1 (deeplabv3: 4).
@@ -39,4 +41,6 @@ def build(name: str, base_width: int) -> nn.Module:
         problems.append(f"base_width: found {base_width}, expected at least {narrowest} for the network {name}")
     if problems:
         raise InputError(problems)
+    if members > 1:
+        return Ensemble(_NETWORKS[name](base_width) for _ in range(members))
     return _NETWORKS[name](base_width)

@@ -14,14 +14,15 @@ from lesionseg.common.files import atomic
 from lesionseg.networks import build
 
 FORMAT = "lesionseg"  # marks a file as ours
+MOST_MEMBERS = 64  # of an ensemble
 Metadata = dict[str, str | int | float | bool | None]
 
 
 def save(path: str | Path, state: Mapping[str, Tensor], metadata: Metadata) -> None:
     """Write a network's `state_dict` and `metadata` to `path`: whole or not at all; same content, same bytes.
 
-    `metadata` needs `network` and `base_width`, which rebuild the network; `load` gives back what else it
-    holds.
+    `metadata` needs `network` and `base_width`, and for an Ensemble `members`, which rebuild the network; `load`
+    gives back what else it holds.
     """
     missing = {"network", "base_width"} - metadata.keys()
     if missing:
@@ -52,7 +53,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Modul
     metadata = _metadata(path, header)
     name, base_width = metadata["network"], metadata["base_width"]
     try:
-        network = build(name, base_width)
+        network = build(name, base_width, metadata.get("members", 1))
         network.load_state_dict(state)
     except InputError as error:
         raise InputError(
@@ -76,6 +77,7 @@ def _metadata(path: Path, header: dict[str, str]) -> Metadata:
     try:
         metadata = json.loads(header[FORMAT])
         whole = isinstance(metadata["network"], str) and isinstance(metadata["base_width"], int)
+        whole = whole and metadata.get("members", 1) in range(1, MOST_MEMBERS + 1)
     except (ValueError, TypeError, KeyError):
         whole = False
     if not whole:
