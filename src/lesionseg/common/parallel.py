@@ -1,5 +1,6 @@
 """Parallel maps with a bounded number of results in flight."""
 
+import math
 import multiprocessing
 import os
 import signal
@@ -7,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from lesionseg.common.errors import InputError
@@ -48,8 +50,40 @@ def ordered_process_map(function: Callable[[Item], Result], items: Iterable[Item
 
 
 def cores() -> int:
-    """The number of cores this process may use: fewer than the machine has in a container or under taskset."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The number of cores this process may use: fewer than the machine has under taskset or a container's quota."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cpu_quota()
+    return allowed if quota == math.inf else min(allowed, max(1, math.ceil(quota)))
+
+
+def cpu_quota(root: Path = Path("/")) -> float:
+    """The cores' worth of time that control groups (version 1 or 2) grant this process; infinity without a limit.
+
+    A group is bound by those above it too. Where a container does not mount the group's own path, its files lie at the
+    top.
+    """
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return math.inf  # not Linux
+    quotas = [math.inf]
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        if controllers == "":  # version 2
+            top, files = root / "sys/fs/cgroup", ("cpu.max",)
+        elif "cpu" in controllers.split(","):
+            top, files = root / "sys/fs/cgroup/cpu", ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+        else:
+            continue
+        here = PurePosixPath(group.lstrip("/"))
+        for folder in (top / here, *(top / above for above in here.parents)):
+            try:
+                quota, period = " ".join((folder / file).read_text() for file in files).split()
+            except (OSError, ValueError):
+                continue
+            if quota not in ("max", "-1"):
+                quotas.append(int(quota) / int(period))
+    return min(quotas)
 
 
 def worker_count(asked: int | None) -> int:
