@@ -54,7 +54,7 @@ def test_an_ensemble_of_certain_members_has_finite_logits():
     assert together(-200.0, -300.0) == pytest.approx(-200 - math.log(2))
 
 
-@pytest.mark.parametrize("members", [0, -1, 65, 2.5, "2", None])
+@pytest.mark.parametrize("members", [0, -1, 65, 2.0, 2.5, "2", None, True])
 def test_a_number_of_members_that_cannot_be_is_refused(tmp_path, members):
     metadata = {"network": "unet", "base_width": 4, "members": members}
     weights.save(tmp_path / "weights.safetensors", networks.build("unet", 4).state_dict(), metadata)
@@ -140,8 +140,50 @@ def test_metadata_and_tensors_that_do_not_belong_together(tmp_path, network, met
         weights.load(tmp_path / "w")
 
 
+@pytest.mark.parametrize("base_width", [1025, 10**9, 10**400])
+def test_a_small_file_cannot_ask_for_a_large_network(tmp_path, monkeypatch, base_width):
+    save_file(
+        {"x": torch.zeros(3)}, tmp_path / "w", {weights.FORMAT: json.dumps({**METADATA, "base_width": base_width})}
+    )
+    with pytest.raises(InputError, match=r"w: base_width: found .*, expected at most 1024"):
+        weights.load(tmp_path / "w")
+
+
+def test_nothing_is_allocated_or_read_for_a_network_that_the_tensors_are_not_of(tmp_path):
+    """Of base width 1024 it would take 32 GB."""
+    save_file({"x": torch.zeros(3)}, tmp_path / "w", {weights.FORMAT: json.dumps(METADATA | {"base_width": 1024})})
+    with pytest.raises(InputError, match=r"do not fit the network .* \(missing: .* more; unknown: x\)"):
+        weights.load(tmp_path / "w")
+
+
 @pytest.mark.parametrize(
-    "entry", ["no JSON", "[1]", json.dumps({"network": "unet"}), '{"network": 1, "base_width": "x"}']
+    ("name", "tensor", "problem"),
+    [
+        ("head.weight", None, "missing: head.weight"),
+        ("head.weight", torch.zeros(2, 4, 1, 1), r"different: head.weight is F32 \[2, 4, 1, 1\], expected F32"),
+        ("head.weight", torch.zeros(1, 4, 1, 1, dtype=torch.float16), r"different: head.weight is F16"),
+        ("head.bias", torch.tensor([float("nan")]), "NaN or infinite values in head.bias"),
+        ("\x1b[2Jhead", torch.zeros(1), r"unknown: '\\x1b\[2Jhead'"),
+    ],
+)
+def test_one_wrong_tensor_is_named(tmp_path, network, name, tensor, problem):
+    state = network.state_dict() | {name: tensor}
+    state = {name: tensor for name, tensor in state.items() if tensor is not None}
+    weights.save(tmp_path / "w", state, METADATA)
+    with pytest.raises(InputError, match=problem):
+        weights.load(tmp_path / "w")
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "[" * 100_000,
+        '{"network": "unet", "base_width": true}',
+        "no JSON",
+        "[1]",
+        json.dumps({"network": "unet"}),
+        '{"network": 1, "base_width": "x"}',
+    ],
 )
 def test_damaged_metadata(tmp_path, network, entry):
     save_file(network.state_dict(), tmp_path / "w", {weights.FORMAT: entry})

@@ -1,7 +1,7 @@
 """Trained weights as one safetensors file that also tells which network they belong to."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -15,6 +15,8 @@ from lesionseg.networks import build
 
 FORMAT = "lesionseg"  # marks a file as ours
 MOST_MEMBERS = 64  # of an ensemble
+WIDEST = 1024  # base width
+DTYPES = {torch.float32: "F32", torch.int64: "I64"}  # of parameters and buffers, as safetensors writes them
 Metadata = dict[str, str | int | float | bool | None]
 
 
@@ -38,33 +40,27 @@ def save(path: str | Path, state: Mapping[str, Tensor], metadata: Metadata) -> N
 def load(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Module, Metadata]:
     """Rebuild the network saved at `path`: in evaluation mode on `device`, with its metadata.
 
+    A file from a stranger costs no more memory than twice its own length: the network that its metadata asks for is
+    built without storage, and its tensors are read only when names, shapes and types are those of that network.
+
     Raises InputError where the file is missing, is no safetensors file, was not written by `save`, or does
     not fit the network its metadata names.
     """
     path = Path(path)
     try:
         with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
+            metadata = _metadata(path, file.metadata() or {})
+            network = _without_storage(path, metadata)
+            _require_fit(path, file, network, metadata)
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except FileNotFoundError:
         raise InputError(f"{path}: not found; train first: `dvc repro train`, or `dvc pull` it") from None
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: not a readable safetensors file ({error}); train again or `dvc pull` it") from None
-    metadata = _metadata(path, header)
-    name, base_width = metadata["network"], metadata["base_width"]
-    try:
-        network = build(name, base_width, metadata.get("members", 1))
-        network.load_state_dict(state)
-    except InputError as error:
-        raise InputError(
-            f"{path}: {problem}; was it written by another version?" for problem in error.problems
-        ) from None
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(
-            f"{path}: its tensors do not fit the network '{name}' of base width {base_width} that its metadata "
-            f"names ({reason}); train again with this version"
-        ) from None
+    if broken := [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]:
+        raise InputError(f"{path}: NaN or infinite values in {_some(broken)}; train again or `dvc pull` it")
+    # Copied, not assigned: where a tensor lies in the file decides how its memory is aligned, and that the last bits.
+    network.to_empty(device="cpu").load_state_dict(state)
     return network.eval().to(device), metadata
 
 
@@ -72,16 +68,64 @@ def _metadata(path: Path, header: dict[str, str]) -> Metadata:
     """What `save` was given, from the file's header."""
     if FORMAT not in header:
         raise InputError(
-            f"{path}: its metadata has {sorted(header) or 'nothing'}, expected {FORMAT!r}; is it from the train stage?"
+            f"{path}: its metadata has {_some(sorted(header)) or 'nothing'}, expected {FORMAT!r}; is it from the train "
+            "stage?"
         )
     try:
         metadata = json.loads(header[FORMAT])
-        whole = isinstance(metadata["network"], str) and isinstance(metadata["base_width"], int)
-        whole = whole and metadata.get("members", 1) in range(1, MOST_MEMBERS + 1)
-    except (ValueError, TypeError, KeyError):
+        members = metadata.get("members", 1)
+        whole = isinstance(metadata["network"], str) and type(metadata["base_width"]) is type(members) is int
+        whole = whole and 1 <= members <= MOST_MEMBERS
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         whole = False
     if not whole:
         raise InputError(
             f"{path}: its metadata is {header[FORMAT][:200]!r}, expected JSON with network and base_width; train again"
         )
     return metadata
+
+
+def _without_storage(path: Path, metadata: Metadata) -> nn.Module:
+    """The network that the metadata names, on torch's meta device: shapes and types without memory."""
+    name, base_width = metadata["network"], metadata["base_width"]
+    if base_width > WIDEST:
+        raise InputError(f"{path}: base_width: found {str(base_width)[:20]}, expected at most {WIDEST}")
+    try:
+        with torch.device("meta"):
+            return build(name, base_width, metadata.get("members", 1))
+    except InputError as error:
+        raise InputError(
+            f"{path}: {problem[:200]}; was it written by another version?" for problem in error.problems
+        ) from None
+
+
+def _require_fit(path: Path, file: safe_open, network: nn.Module, metadata: Metadata) -> None:
+    """Hold the names, shapes and types of the tensors in the file against those of the network, before one is read."""
+    expected = {
+        name: (list(tensor.shape), DTYPES[tensor.dtype]) for name, tensor in network.state_dict(keep_vars=True).items()
+    }
+    found = {}
+    for name in file.keys():  # noqa: SIM118 (no mapping)
+        part = file.get_slice(name)
+        found[name] = (part.get_shape(), part.get_dtype())
+    different = [
+        f"{name} is {found[name][1]} {found[name][0]}, expected {expected[name][1]} {expected[name][0]}"
+        for name in expected.keys() & found.keys()
+        if found[name] != expected[name]
+    ]
+    parts = {
+        "missing": sorted(expected.keys() - found.keys()),
+        "unknown": sorted(found.keys() - expected.keys()),
+        "different": sorted(different),
+    }
+    if reasons := [f"{kind}: {_some(names)}" for kind, names in parts.items() if names]:
+        raise InputError(
+            f"{path}: its tensors do not fit the network '{metadata['network']}' of base width "
+            f"{metadata['base_width']} that its metadata names ({'; '.join(reasons)}); train again with this version"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names of a list from a stranger's file, safe to print, and the number of the others."""
+    shown = ", ".join(name[:100] if name.isprintable() else ascii(name[:100]) for name in names[:3])
+    return f"{shown}, … and {len(names) - 3} more" if len(names) > 3 else shown
