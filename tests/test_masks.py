@@ -42,16 +42,22 @@ EXACT = {
     "16 bits, 0 and 255": lambda m: Image.fromarray(m.astype(np.uint16) * np.uint16(255)),
     "16 bits, 0 and 1": lambda m: Image.fromarray(m.astype(np.uint16)),
     "palette of black and white": lambda m: palette(m, [0, 0, 0, 255, 255, 255]),
-    "palette of white and black": lambda m: palette(~m, [255, 255, 255, 0, 0, 0]),
-    "palette of black and maroon": lambda m: palette(m, [0, 0, 0, 128, 0, 0]),
+    "palette whose index 0 is white": lambda m: palette(~m, [255, 255, 255, 0, 0, 0]),
+    "palette with unused colours": lambda m: palette(m * 3 + ~m * 1, [9, 9, 9, 0, 0, 0, 255, 0, 0, 255, 255, 255]),
+    "float, 0 and 1": lambda m: Image.fromarray(m.astype(np.float32)),
+    "32 bits, 0 and 255": lambda m: Image.fromarray(m.astype(np.int32) * 255),
 }
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("name", EXACT)
-@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("suffix", ["png", "tif", "gif"])
 def test_exact_masks_of_every_kind(tmp_path, name, suffix):
-    path = save(tmp_path / f"m.{suffix}", EXACT[name](lesion()))
+    image = EXACT[name](lesion())
+    cannot = {"png": ("F", "I"), "tif": (), "gif": ("F", "I", "I;16", "RGBA", "LA", "RGB")}
+    if image.mode in cannot[suffix]:
+        pytest.skip(f"no {image.mode} in {suffix}")
+    path = save(tmp_path / f"m.{suffix}", image)
     mask = read_mask(path)
     assert mask.dtype == np.uint8
     np.testing.assert_array_equal(mask, lesion())
@@ -101,6 +107,118 @@ def test_what_is_no_mask_is_refused_with_what_was_found(tmp_path, values):
     path = save(tmp_path / "m.png", grey(values))
     with pytest.raises(ImageError, match=rf"has {len(np.unique(values))} grey values .*expected a binary mask"):
         read_mask(path)
+
+
+def stripe(m: np.ndarray, value: int, width: int = 3) -> np.ndarray:
+    """The mask as values 0 and 1, with a border of `value` around the lesion, as annotators leave it."""
+    grown = np.asarray(grey(m * 255).filter(ImageFilter.MaxFilter(2 * width + 1))) > 0
+    return np.where(m, 1, np.where(grown, value, 0))
+
+
+def first(m: np.ndarray, *values: int) -> np.ndarray:
+    """The mask as 0 and 1, with these values in its first pixels."""
+    labels = m.astype(int)
+    labels[0, : len(values)] = values
+    return labels
+
+
+def quarters(m: np.ndarray, *values: int) -> np.ndarray:
+    """A label map of four areas within the lesion."""
+    y, x = np.mgrid[: m.shape[0], : m.shape[1]]
+    return np.where(m, np.array(values)[(y > m.shape[0] * 0.6) * 2 + (x > m.shape[1] * 0.4)], 0)
+
+
+LABEL_MAPS = {
+    "0, 1 and 255 to be ignored": lambda m: stripe(m, 255),
+    "0, 1, 2 and 255": lambda m: np.where(stripe(m, 255) == 255, 255, quarters(m, 1, 2, 2, 1)),
+    "a stray 255 in 0 and 1": lambda m: first(m, 255),
+    "a stray 254 and 255 in 0 and 1": lambda m: first(m, 254, 255),
+    "0, 2 and 255": lambda m: np.where(stripe(m, 255) == 1, 2, stripe(m, 255)),
+    "a border of 128 between 0 and 255": lambda m: np.where(stripe(m, 9) == 9, 128, m * 255),
+    "0, 254 lesion, 255 void": lambda m: np.where(stripe(m, 255) == 1, 254, stripe(m, 255)),
+    "instances 1 to 20 and 255": lambda m: np.where(stripe(m, 255) == 255, 255, m * (np.indices(m.shape)[1] // 8 + 1)),
+    "four classes": lambda m: quarters(m, 1, 2, 3, 255),
+    "0 and 1 upside down with 255": lambda m: np.where(stripe(m, 255) == 255, 255, 1 - m.astype(int)),
+}
+
+
+@pytest.mark.parametrize("name", LABEL_MAPS)
+@pytest.mark.parametrize("kind", ["png", "bmp", "tif", "RGB", "palette", "16 bits", "jpg"])
+def test_a_label_map_never_passes_for_black_and_white(tmp_path, name, kind):
+    values = LABEL_MAPS[name](lesion(240, 320))
+    match kind:
+        case "RGB":
+            path = save(tmp_path / "m.png", grey(values).convert("RGB"))
+        case "palette":
+            path = save(tmp_path / "m.png", palette(values, [value for value in range(256) for _ in "RGB"]))
+        case "16 bits":
+            path = save(tmp_path / "m.png", Image.fromarray(values.astype(np.uint16)))
+        case "jpg":  # so fine that the values stay apart, where they fill areas
+            if any(word in name for word in ("stray", "instances", "border", "254")):
+                pytest.skip("what is left of the labels cannot be told from noise")
+            path = save(tmp_path / "m.jpg", grey(values), quality=100)
+        case _:
+            path = save(tmp_path / f"m.{kind}", grey(values))
+    with pytest.raises(ImageError, match=r"values \(.*: .*%.*expected a binary mask"):
+        read_mask(path)
+
+
+@pytest.mark.parametrize("quality", [10, 50, 90, 100])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_noise_of_a_jpeg_is_no_label(tmp_path, quality, mode):
+    """Neither in the JPEG nor in a PNG made of it."""
+    m = lesion(480, 640)
+    jpeg = save(tmp_path / "m.jpg", grey(m * 255).convert(mode), quality=quality)
+    png = save(tmp_path / "m.png", Image.open(jpeg))
+    for path in (jpeg, png):
+        assert (read_mask(path) != m).mean() < 5e-3
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4])
+@pytest.mark.parametrize("filter", list(Image.Resampling))
+def test_the_few_values_of_a_halved_mask_are_no_labels(tmp_path, factor, filter):
+    m = lesion(480, 960)
+    small = grey(m * 255).resize((960 // factor, 480 // factor), filter)
+    mask = read_mask(save(tmp_path / "m.png", small))
+    np.testing.assert_array_equal(mask, np.asarray(small) >= 128)
+
+
+def coloured(m: np.ndarray, on: tuple, off: tuple) -> Image.Image:
+    return Image.fromarray(np.where(m[..., None], on, off).astype(np.uint8))
+
+
+NO_MASKS = {  # what it is -> (image, what the refusal says)
+    "red on black": (lambda m: coloured(m, (250, 50, 83), (0, 0, 0)), r"2 colours \(#000000: .*#fa3253: .*mask_lesion"),
+    "red and blue": (lambda m: coloured(m, (255, 0, 0), (0, 0, 255)), "2 colours"),
+    "palette, index 0 red": (lambda m: palette(~m, [255, 0, 0, 0, 0, 0]), "#ff0000"),
+    "palette, index 1 maroon": (lambda m: palette(m, [0, 0, 0, 128, 0, 0]), "#800000"),
+    "three colours": (lambda m: coloured(m, (255, 0, 0), (0, 0, 0)).transpose(0), "colours"),
+    "a tenth of the lesion red": (lambda m: coloured(quarters(m, 0, 0, 0, 1) > 0, (255, 0, 0), (0, 0, 0)), "colours"),
+    "red on transparent": (lambda m: coloured(m, (255, 0, 0, 255), (0, 0, 0, 0)), "#ff0000"),
+    "black on transparent": (lambda m: coloured(m, (0, 0, 0, 255), (0, 0, 0, 0)), "mask_lesion: opaque or transparent"),
+    "black on transparent white": (lambda m: coloured(m, (0, 0, 0, 255), (255, 255, 255, 0)), "opaque or transparent"),
+    "grey and transparent": (lambda m: Image.merge("LA", (grey(m * 0), grey(m * 255))), "opaque or transparent"),
+    "half transparent": (lambda m: coloured(m, (255, 255, 255, 128), (0, 0, 0, 128)), "semi-transparent"),
+    "lesion half transparent": (lambda m: coloured(m, (255, 255, 255, 120), (0, 0, 0, 0)), "semi-transparent"),
+    "12 bits in 16": (lambda m: Image.fromarray(m.astype(np.uint16) * np.uint16(4095)), "4095"),
+    "probabilities, float": (lambda m: Image.fromarray(m * np.float32(0.7)), "0.7"),
+}
+
+
+@pytest.mark.parametrize("name", NO_MASKS)
+def test_colours_and_transparency_that_decide_nothing_are_refused(tmp_path, name):
+    make, said = NO_MASKS[name]
+    image = make(lesion())
+    with pytest.raises(ImageError, match=said):
+        read_mask(save(tmp_path / ("m.tif" if image.mode == "F" else "m.png"), image))
+
+
+@pytest.mark.parametrize("share_of_image", [0.5, 0.02])
+def test_a_coloured_jpeg_is_refused_however_small_the_lesion(tmp_path, share_of_image):
+    m = np.zeros((200, 200), bool)
+    m[:, : int(200 * share_of_image)] = True
+    with pytest.raises(ImageError, match="colours"):
+        read_mask(save(tmp_path / "m.jpg", coloured(m, (255, 0, 0), (0, 0, 0)), quality=90))
 
 
 def test_colours_are_no_mask(tmp_path):

@@ -1,25 +1,36 @@
-"""Lesion masks: what counts as binary, and how a mask shrinks.
+"""Lesion masks: what counts as black and white, and how a mask shrinks.
 
-A mask file is grey or in colours that are grey (alpha on black). It is taken for binary when, in this order,
+A mask file is grey, or in colours that are grey; what is transparent counts as black. In this order, it is read as
 
-1. it holds no value but 0 and 255, or, in 16 bits, 0 and one of 65535, 255 and 1;
-2. it holds no value but 0 and 1, and its format is lossless (in a JPEG, 0 and 1 are two shades of black);
-3. it is a palette image that uses no index but 0 and 1 (whatever their colours);
-4. it is nearly so, as JPEG or a smoothing resize leaves it: at least 95 % of the pixels within 32 of 0 or 255, and
-   in a lossless format some within 32 of 255 (or else 0, 1, 2 would pass for black); then lesion is 128 and above.
+1. exact: no value but 0 and 255, or, in 16 or 32 bits, 0 and one of 65535, 255 and 1;
+2. 0 and 1: no other value, in a lossless format (in a JPEG, 0 and 1 are two shades of black);
+3. nearly black and white, as JPEG or a smoothing resize leaves it: at least 95 % of the pixels within 32 of 0 or 255,
+   spread over neighbouring values; then lesion is 128 and above.
 
-Anything else is refused, since a photograph, a probability map or a label map is not a mask.
+Anything else is refused: photographs, probability maps, colours (the index of a palette means nothing, its colour
+does), and label maps. A label map that has 255 among its values, such as 0 background, 1 lesion, 255 to be ignored, is
+also nearly black and white; what tells it from noise is that its values are few and exact, or fill areas. What its
+values stand for is for the user to say: download.labels reads by the values or colours that were named.
 """
 
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from scipy.ndimage import maximum_filter, minimum_filter
 
 from lesionseg.images.decoding import LOSSY_FORMATS, Decoded, ImageError, decode, to_rgb
 
 NOISE = 32  # grey levels from 0 or 255 that still count as black or white
 NEARLY = 0.95  # share of the pixels that must be that close
+FEW = 6  # values in an image that are exact rather than spread: labels, unless they are those of a soft edge
+# A square of one value this wide, in pixels, is an area. Blocks of noise are 8 wide in JPEG, 16 in WebP, which predicts
+# one from the other; no noise is half-way between black and white.
+AREA, WEBP_AREA, MIDDLE_AREA = 11, 35, 5
+EDGE = 1.5  # pixels that a soft edge of few values has at most, a pixel of the outline
+
+SHOWN = 6  # values or colours that a refusal lists, the most frequent ones
+NAMED = 64  # values or colours up to which a mask may be one of labels, so that naming them is worth proposing
 
 
 def read_mask(path: str | Path) -> np.ndarray:
@@ -31,29 +42,24 @@ def read_mask(path: str | Path) -> np.ndarray:
 def binary(decoded: Decoded) -> tuple[Image.Image, int]:
     """Turn a decoded mask into an upright grey image of 0 and 255 by the rule above, and count its lesion pixels.
 
-    Raises ImageError when the mask is not binary by that rule.
+    Raises ImageError when the mask is not black and white by that rule.
     """
-    image = decoded.image
-    if image.mode.startswith("I"):
-        grey = _from_integers(np.asarray(image))
-    elif image.mode == "L" and "transparency" not in image.info:
-        grey = image
-    else:
-        grey = to_rgb(image).convert("L")
+    kind = decoded.image.format
+    lossless = kind not in LOSSY_FORMATS
+    grey = _grey(decoded.image, lossless)
     counts = np.array(grey.histogram())
     used = np.flatnonzero(counts)
-    lossless = image.format not in LOSSY_FORMATS
     if used[0] in (0, 255) and used[-1] in (0, 255) and len(used) <= 2:
         return decoded.upright(grey), int(counts[255])
     if lossless and used[-1] == 1:
         return decoded.upright(grey.point([0] + [255] * 255)), int(counts[1])
-    if lossless and image.mode == "P" and image.getextrema()[1] <= 1:
-        indices = np.asarray(image)
-        return decoded.upright(Image.fromarray(indices * np.uint8(255))), int(indices.sum())
     black, white = counts[: NOISE + 1].sum(), counts[255 - NOISE :].sum()
-    if black + white >= NEARLY * counts.sum() and (white or not lossless):
+    only_black = not lossless and black == counts.sum()
+    nearly = black + white >= NEARLY * counts.sum() and white
+    area = WEBP_AREA if kind == "WEBP" else AREA
+    if only_black or (nearly and not _has_labels(np.asarray(grey), used, lossless, area)):
         return decoded.upright(grey.point([0] * 128 + [255] * 128)), int(counts[128:].sum())
-    raise ImageError(_refusal(used))
+    raise ImageError(refusal("grey values", [(str(value), int(counts[value])) for value in used]))
 
 
 def shrink(mask: Image.Image, size: int) -> np.ndarray:
@@ -66,16 +72,109 @@ def shrink(mask: Image.Image, size: int) -> np.ndarray:
     return (np.asarray(area) >= 127).astype(np.uint8)
 
 
-def _from_integers(values: np.ndarray) -> Image.Image:
-    """A 16- or 32-bit grey mask: 0 and one of 1, 255, 65535."""
-    top = int(values.max())
-    used = np.unique(values)
-    if top not in (0, 1, 255, 65535) or not np.isin(used, (0, top)).all():
-        raise ImageError(_refusal(used))
-    lesion = values > 0
-    return Image.fromarray(lesion.astype(np.uint8) * np.uint8(255))
+def visible_colour(image: Image.Image) -> tuple[Image.Image, np.ndarray | None]:
+    """(RGB with black where it is transparent, alpha uint8 (height, width) or None where nothing is transparent)."""
+    if "transparency" not in image.info and image.mode not in ("LA", "La", "PA", "RGBA", "RGBa"):
+        return to_rgb(image), None
+    alpha = np.asarray(image.convert("RGBA").getchannel("A"))
+    return to_rgb(image), None if alpha.min() == 255 else alpha
 
 
-def _refusal(used: np.ndarray) -> str:
-    shown = ", ".join(str(value) for value in used[:4]) + (", …" if len(used) > 4 else "")
-    return f"has {len(used)} grey values ({shown}), expected a binary mask: 0 and 255, or 0 and 1"
+def refusal(kind: str, found: list[tuple[str, int]]) -> str:
+    """What to say of a mask that has `found` (value or colour, pixels) and is not black and white."""
+    total = sum(pixels for _, pixels in found)
+    frequent = sorted(found, key=lambda item: -item[1])[:SHOWN]
+    shown = ", ".join(f"{value}: {share(pixels / total)}" for value, pixels in frequent)
+    more = ", …" if len(found) > SHOWN else ""
+    cure = (
+        "; say which of them are lesion with download.mask_lesion, and which to leave out with download.mask_void"
+        if len(found) <= NAMED
+        else ""
+    )
+    kind = kind.removesuffix("s") if len(found) == 1 else kind
+    return f"has {len(found)} {kind} ({shown}{more}), expected a binary mask: 0 and 255, or 0 and 1{cure}"
+
+
+def share(fraction: float) -> str:
+    """A share of an image in words: `12 %`, `0.3 %`, `below 0.1 %`."""
+    if 0 < fraction < 0.001:
+        return "below 0.1 %"
+    return f"{fraction:.1%}".replace(".0%", "%").replace("%", " %")
+
+
+def _grey(image: Image.Image, lossless: bool) -> Image.Image:
+    """The mask as 8-bit grey. Raises ImageError for colours and for shapes that only the transparency shows."""
+    if image.mode.startswith("I") or image.mode == "F":
+        return _from_numbers(np.asarray(image))
+    if image.mode in ("L", "1") and "transparency" not in image.info:
+        return image if image.mode == "L" else image.convert("L")
+    colour, alpha = visible_colour(image)
+    if alpha is not None:
+        _check_transparency(colour, alpha)
+    pixels = np.asarray(colour)
+    brightest, darkest = pixels.max(2), pixels.min(2)
+    if not np.array_equal(brightest, darkest):
+        coloured = np.count_nonzero(brightest - darkest > NOISE)
+        colours = colour.getcolors(NAMED)
+        exact = lossless and colours is not None and coloured
+        if exact or coloured > (1 - NEARLY) * np.count_nonzero(brightest > NOISE):
+            raise ImageError(_colours(colour))
+    return colour.convert("L")
+
+
+def _check_transparency(colour: Image.Image, alpha: np.ndarray) -> None:
+    middle = np.count_nonzero((alpha > NOISE) & (alpha < 255 - NOISE))
+    if middle > (1 - NEARLY) * alpha.size:
+        raise ImageError(
+            f"is semi-transparent in {share(middle / alpha.size)} of its pixels, expected a mask in black and white; "
+            "save it without transparency"
+        )
+    opaque = alpha >= 128
+    if opaque.any() and np.asarray(colour)[opaque].max() <= NOISE:
+        raise ImageError(
+            f"is black where it is opaque ({share(opaque.mean())}) and transparent elsewhere, expected white and "
+            "black; say which is lesion with download.mask_lesion: opaque or transparent"
+        )
+
+
+def _colours(image: Image.Image) -> str:
+    found = image.getcolors(1 << 24)
+    return refusal("colours", [("#{:02x}{:02x}{:02x}".format(*colour), pixels) for pixels, colour in found])
+
+
+def _from_numbers(values: np.ndarray) -> Image.Image:
+    """A grey mask of 16 or 32 bits: 0 and one of 1, 255, 65535."""
+    used, pixels = np.unique(values, return_counts=True)
+    if len(used) > 2 or used[-1] not in (0, 1, 255, 65535) or used[0] not in (0, used[-1]):
+        raise ImageError(
+            refusal("grey values", [(f"{value:g}", int(n)) for value, n in zip(used, pixels, strict=True)])
+        )
+    return Image.fromarray((values > 0).astype(np.uint8) * np.uint8(255))
+
+
+def _has_labels(values: np.ndarray, used: np.ndarray, lossless: bool, area: int) -> bool:
+    """Whether a nearly black and white image holds exact values that stand for something, and not noise.
+
+    `values` uint8 (height, width); `used` the values in it, increasing; `area` the width of an area of one value.
+    """
+    between = used[(used > 0) & (used < 255)]
+    dark, bright = between[between <= NOISE], between[between >= 255 - NOISE]
+    middle = between[(between > NOISE) & (between < 255 - NOISE)]
+    if lossless:
+        if not len(middle) and not (len(dark) and len(bright)):
+            return True  # what noise does to black it does to white
+        if len(used) <= FEW:
+            bright_side = values >= 128
+            outline = sum(np.count_nonzero(np.diff(bright_side, axis=axis)) for axis in (0, 1))
+            soft = np.count_nonzero((values > NOISE) & (values < 255 - NOISE))
+            return soft > EDGE * outline or bool(np.isin(between, _areas(values, 3)).any())
+    if np.isin(middle, _areas(values, MIDDLE_AREA)).any():
+        return True
+    areas = _areas(values, area)
+    return bool(np.count_nonzero(areas <= NOISE) > 1 or np.count_nonzero(areas >= 255 - NOISE) > 1)
+
+
+def _areas(values: np.ndarray, side: int) -> np.ndarray:
+    """The values that fill a square of `side` pixels somewhere."""
+    flat = minimum_filter(values, side) == maximum_filter(values, side)
+    return np.unique(values[flat])
