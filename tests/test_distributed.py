@@ -1,5 +1,6 @@
 """Several processes give what one gives."""
 
+import ipaddress
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from torch import nn
@@ -109,6 +111,48 @@ def test_an_input_error_of_one_process_ends_all_and_is_raised_here():
     with pytest.raises(InputError) as error:
         launch(refuse, 2)
     assert error.value.problems == ["first problem", "second problem"]
+
+
+class Trap:
+    """Makes a directory when it is unpickled."""
+
+    def __init__(self, path: str):
+        self.path = path
+
+    def __reduce__(self):
+        return (os.mkdir, (self.path,))
+
+
+def talk(folder: str) -> None:
+    """Report who listens where, and what comes of values that the first process passes on."""
+    place = distributed.place()
+    with distributed.group(place, CPU):
+        listening = [
+            connection.laddr.ip
+            for connection in psutil.Process().net_connections("inet")
+            if connection.status == psutil.CONN_LISTEN
+        ]
+        value = {"weights": torch.arange(5.0), "epoch": 3, "history": [{"dice": 0.5}], "none": None}
+        found = distributed.from_first(value if place.first else "the second's")
+        assert torch.equal(found["weights"], value["weights"])
+        assert {**found, "weights": 0} == {**value, "weights": 0}
+        trap, refused = Trap(f"{folder}/sprung"), ""
+        try:
+            distributed.from_first(trap if place.first else None)
+        except Exception as error:
+            refused = type(error).__name__
+        Path(folder, f"{place.rank}.json").write_text(json.dumps({"listening": listening, "refused": refused}))
+
+
+def test_processes_listen_on_loopback_alone_and_pass_on_data_but_no_code(tmp_path):
+    launch(partial(talk, str(tmp_path)), 2)
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    for address in first["listening"] + second["listening"]:
+        assert ipaddress.ip_address(address).is_loopback, address
+    assert first["listening"]
+    assert second["listening"]
+    assert second["refused"] == "UnpicklingError"
+    assert not (tmp_path / "sprung").exists()
 
 
 def linger(folder: str) -> None:

@@ -6,6 +6,7 @@ own (NCCL, torch's SyncBatchNorm); on CPUs they talk through gloo and `GlobalBat
 has no CPU form.
 """
 
+import io
 import os
 import signal
 import socket
@@ -24,6 +25,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from lesionseg.common.errors import InputError
 
 Shared = TypeVar("Shared")
+MEETING = "LESIONSEG_MEETING"  # environment variable: the file through which the processes of `launch` find each other
 
 
 @dataclass(frozen=True)
@@ -53,19 +55,16 @@ def launch(function: Callable[[], None], processes: int) -> None:
     `function` must be importable (of a module or the main script). When one fails, the others are stopped, and its
     InputError is raised here; when this process is killed, they end too.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with tempfile.TemporaryDirectory() as reports:
-        children = start_processes(
-            _child, (function, processes, port, reports), processes, join=False, start_method="spawn"
-        )
+    with tempfile.TemporaryDirectory() as private:  # of mode 700
+        children = start_processes(_child, (function, processes, private), processes, join=False, start_method="spawn")
         try:
             while not children.join():
                 pass
         except (ProcessExitedException, ProcessRaisedException):
             # whichever failed first: the others may only have lost their connection to the one with the cause
-            if said := [path.read_text(encoding="utf-8").splitlines() for path in sorted(Path(reports).iterdir())]:
+            if said := [
+                path.read_text(encoding="utf-8").splitlines() for path in sorted(Path(private).glob("problems-*"))
+            ]:
                 raise InputError(said[0]) from None
             if any(process.exitcode == -signal.SIGKILL for process in children.processes):
                 raise InputError(
@@ -75,29 +74,40 @@ def launch(function: Callable[[], None], processes: int) -> None:
             raise
 
 
-def _child(rank: int, function: Callable[[], None], processes: int, port: int, reports: str) -> None:
+def _child(rank: int, function: Callable[[], None], processes: int, private: str) -> None:
     os.environ |= {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(processes),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
+        MEETING: f"{private}/store",
+        "GLOO_SOCKET_IFNAME": _loopback(),
+        "NCCL_SOCKET_IFNAME": _loopback(),
     }
     torch.set_num_threads(max(1, torch.get_num_threads() // processes))  # they share the cores
     try:
         function()
     except InputError as error:
-        Path(reports, str(rank)).write_text("\n".join(error.problems), encoding="utf-8")
+        Path(private, f"problems-{rank}").write_text("\n".join(error.problems), encoding="utf-8")
         raise SystemExit(1) from None
 
 
 @contextmanager
 def group(place: Place, device: torch.device) -> Iterator[None]:
-    """Connect the processes while the context lasts; a single one that torchrun did not start needs no connection."""
-    if place.processes == 1 and "MASTER_ADDR" not in os.environ:
+    """Connect the processes while the context lasts; a single one that torchrun did not start needs no connection.
+
+    Those of `launch` meet through a file that only this user can read, and listen on the loopback interface alone.
+    Those of torchrun meet at its master's address, which anyone who can reach it may talk to: for trusted networks.
+    """
+    if place.processes == 1 and not {MEETING, "MASTER_ADDR"} & os.environ.keys():
         yield
         return
     options = {"device_id": device} if device.type == "cuda" else {}
+    if MEETING in os.environ:
+        options |= {
+            "init_method": Path(os.environ[MEETING]).as_uri(),
+            "rank": place.rank,
+            "world_size": place.processes,
+        }
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", **options)
     try:
         yield
@@ -115,12 +125,27 @@ def add_up(tensor: Tensor) -> Tensor:
 
 
 def from_first(value: Shared) -> Shared:
-    """Return the `value` of the first process in all of them."""
+    """Return the `value` of the first process, of tensors, numbers, strings, lists and dicts, in all of them.
+
+    torch's broadcast_object_list would unpickle, and so run, whatever arrives; here only such values can.
+    """
     if _alone():
         return value
-    box = [value]
-    dist.broadcast_object_list(box)
-    return box[0]
+    device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+    first = dist.get_rank() == 0
+    packed = io.BytesIO()
+    if first:
+        torch.save(value, packed)
+    length = torch.tensor([packed.tell()], device=device)
+    dist.broadcast(length, 0)
+    content = (
+        torch.frombuffer(packed.getbuffer(), dtype=torch.uint8)
+        if first
+        else torch.empty(int(length), dtype=torch.uint8)
+    )
+    content = content.to(device)
+    dist.broadcast(content, 0)
+    return value if first else torch.load(io.BytesIO(content.cpu().numpy()), map_location="cpu", weights_only=True)
 
 
 def share_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
@@ -198,3 +223,8 @@ class _Sum(torch.autograd.Function):
 
 def _alone() -> bool:
     return not dist.is_initialized() or dist.get_world_size() == 1
+
+
+def _loopback() -> str:
+    """The name of the interface that no other machine can reach: lo, on macOS lo0."""
+    return next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
