@@ -10,6 +10,7 @@ from lesionseg.common.files import replaced
 from lesionseg.common.parallel import worker_count
 from lesionseg.common.parameters import Field, Group, Runtime, load
 from lesionseg.download import folder, isic2018, synthetic
+from lesionseg.download.labels import parse
 from lesionseg.formats import manifest
 
 RAW = Path("data/raw")
@@ -22,6 +23,10 @@ class Parameters(Group):
     seed: int = Field(ge=0)
     synthetic_images: int = Field(ge=1, le=1_000_000)
     folder: str = Field(min_length=1)
+    mask_lesion: int | str | None
+    mask_background: int | str | None
+    mask_void: int | str | None
+    mask_suffix: str | None = Field(min_length=1)
     test_set: Literal["none", "validation", "test"]
     base_url: str | None = Field(pattern="^https?://.+")
     archives: str | None = Field(min_length=1)
@@ -48,7 +53,14 @@ def fetch(raw: Path, parameters: Parameters, workers: int | None) -> list[manife
         case "synthetic":
             return synthetic.fetch(raw, count=parameters.synthetic_images, workers=worker_count(workers), **subset)
         case "folder":
-            return folder.fetch(raw, folder=Path(parameters.folder), workers=worker_count(workers), **subset)
+            return folder.fetch(
+                raw,
+                folder=Path(parameters.folder),
+                labels=parse(parameters.mask_lesion, parameters.mask_background, parameters.mask_void),
+                mask_suffix=parameters.mask_suffix,
+                workers=worker_count(workers),
+                **subset,
+            )
         case "isic2018":
             return isic2018.fetch(
                 raw,

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from lesionseg.common.errors import InputError
-from lesionseg.download.folder import fetch, find
+from lesionseg.download import layout
+from lesionseg.download.folder import fetch
 
 REAL = Path(os.environ.get("LESIONSEG_REAL_DATA", Path(__file__).parents[2] / "shared/data"))
 
@@ -31,9 +32,14 @@ def outline(path: Path, size: tuple[int, int] = (40, 30), white: int = 255) -> P
     return path
 
 
+def find(folder: Path, **options) -> dict[str, tuple[Path, ...]]:
+    """(image, mask) by id, or more masks where several make up one."""
+    return {name: (pair.image, *pair.masks) for name, pair in layout.find(folder, **options).pairs.items()}
+
+
 def problems(folder: Path) -> list[str]:
     with pytest.raises(InputError) as error:
-        find(folder)
+        fetch(folder, folder=folder, limit=None, seed=0, workers=1)  # into itself: nothing may be written
     return error.value.problems
 
 
@@ -143,7 +149,9 @@ def test_an_empty_data_set(tmp_path):
     (tmp_path / "README.md").touch()
     assert "no image and no mask" in problems(tmp_path)[0]
     photograph(tmp_path / "ISIC2018_Task1-2_Training_Input" / "a.jpg")
-    assert "found only the directories ISIC2018_Task1-2_Training_Input" in problems(tmp_path)[0]
+    (found,) = problems(tmp_path)
+    assert "found 1 images and no masks: in the directories ISIC2018_Task1-2_Training_Input" in found
+    assert "download.mask_suffix" in found
 
 
 def test_directories_exchanged_by_their_names(tmp_path):

@@ -1,175 +1,125 @@
-"""The user's own images and masks: found, matched by id, copied byte for byte.
+"""The user's own images and masks: found (see layout), matched by id, copied byte for byte.
 
-Two layouts are understood: `images/` and `masks/` below the folder, or all files in the folder itself. An image
-is `<id>.<ext>`; its mask is `<id>_segmentation.<ext>` or `<id>_mask.<ext>`, in `masks/` also `<id>.<ext>`. Hidden
-files, superpixel files and files of other kinds are passed over, and so are deeper directories. Only the pairing
-is checked here: whether a file can be decoded and fits its partner is for preprocessing, which verifies every
-pair in full and decides what becomes of those that fail.
+A mask is written anew only where the user says what its values stand for (see labels), or where several masks make up
+one. Only the pairing is checked here: whether a file can be decoded and fits its partner is for preprocessing, which
+verifies every pair in full and decides what becomes of those that fail.
 """
 
 import hashlib
 import os
-import shutil
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from lesionseg.common.errors import InputError
+from lesionseg.download import labels as mask_labels
+from lesionseg.download.labels import Labels
+from lesionseg.download.layout import Layout, Located, counted, find
+from lesionseg.download.side_tables import read_side_tables
 from lesionseg.download.subset import choose
+from lesionseg.formats import groups, metadata
 from lesionseg.formats.manifest import Pair
+from lesionseg.images.decoding import ImageError, decode
 from lesionseg.images.header import open_image, oriented_size
+from lesionseg.images.masks import binary, share
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")  # in any case
-MASK_SUFFIXES = ("_segmentation", "_mask")  # in any case
 NOTICES = ("attribution", "license", "licence")  # files of these names are kept beside the data
 PROBED = 5  # pairs whose pixels are looked at to tell exchanged folders
 
 _BLOCK = 1 << 20
 
 
-def fetch(target: Path, *, folder: Path, limit: int | None, seed: int, workers: int) -> list[Pair]:
+def fetch(
+    target: Path,
+    *,
+    folder: Path,
+    limit: int | None,
+    seed: int,
+    workers: int,
+    labels: Labels | None = None,
+    mask_suffix: str | None = None,
+) -> list[Pair]:
     """Copy `limit` of the pairs in `folder` (None: all) to `target`, with `workers` threads.
 
-    Raises what `find` and `choose` raise, before anything is written.
+    `labels` say what the masks' values stand for (None: white is lesion). What is known of the images besides goes to
+    groups.csv and metadata.csv (see formats). Raises what `layout.find`, `read_side_tables` and `choose` raise before
+    anything is written, and InputError with a line for every mask that does not fit to the labels.
     """
-    found = find(folder)
-    chosen = choose(found, limit, seed)
+    layout = find(folder, mask_suffix)
+    _check_not_exchanged(folder, layout.pairs)
+    tables = read_side_tables(folder, _names(layout))
+    chosen = choose(layout.pairs, limit, seed)
     for name in ("images", "masks"):
         (target / name).mkdir()
-    for path in folder.iterdir():
-        if path.stem.lower() in NOTICES and path.is_file():
-            shutil.copyfile(path, target / path.name)
+    passed_over = layout.passed_over - Counter(Path(name).suffix.lower() for name in tables.files)
+    for path in sorted(folder.iterdir()):
+        if path.stem.lower() in NOTICES and path.is_file() and _inside(path, folder):
+            _copy(path, target / path.name)
+            passed_over -= Counter([path.suffix.lower() or "without extension"])
     with ThreadPoolExecutor(workers) as threads:
-        copies = threads.map(lambda name: _copy_pair(target, name, *found[name]), chosen)
-        return list(tqdm(copies, "copy", len(chosen), unit="pair", disable=None))
-
-
-def find(folder: Path) -> dict[str, tuple[Path, Path]]:
-    """Return (image, mask) of every id in `folder`, by id.
-
-    Raises InputError when the folder is missing or holds no pair, when images and masks are exchanged, or with one
-    line for every image without mask, mask without image, and id with two images or two masks.
-    """
-    if not folder.is_dir():
-        found = "found a file" if folder.exists() else "no such directory"
-        raise InputError(f"download.folder: {folder}: {found}, expected a directory with images and masks")
-    below = [name for name in ("images", "masks") if (folder / name).is_dir()]
-    if len(below) == 1:
-        other = "masks" if below == ["images"] else "images"
-        raise InputError(f"{folder}: found {below[0]}/ without {other}/; put the {other} there")
-    if below:
-        images, masks, problems = _in_two_directories(folder / "images", folder / "masks")
-    else:
-        images, masks, problems = _in_one_directory(folder)
-    if not images and not masks:
-        raise InputError(_empty(folder))
-    problems += _unpaired(images, masks)
-    problems += _unreadable(path for files in (images, masks) for paths in files.values() for path in paths)
-    if problems:
+        copies = threads.map(lambda name: _copy_pair(target, name, layout.pairs[name], labels), chosen)
+        copied = list(tqdm(copies, "copy", len(chosen), unit="pair", disable=None))
+    if problems := [copy.problem for copy in copied if copy.problem]:
         raise InputError(problems)
-    pairs = {name: (images[name][0], masks[name][0]) for name in sorted(images)}
-    _check_not_exchanged(folder, pairs)
-    return pairs
+    within = set(chosen)
+    if tables.groups:
+        groups.add(target, [(image, group) for image, group in tables.groups if image in within])
+    if tables.columns:
+        metadata.add(target, tables.columns, {name: row for name, row in tables.metadata.items() if name in within})
+    _say(folder, passed_over, tables.notes, copied, labels)
+    return [copy.pair for copy in copied]
 
 
-Files = Mapping[str, list[Path]]  # by id: one path, or more where two files claim an id
+@dataclass(frozen=True)
+class _Copied:
+    """A pair in its new place, or why its mask could not be read, with the pixels that the labels decided."""
+
+    pair: Pair | None
+    problem: str | None = None
+    masks: int = 1  # that make up the mask
+    lesion: int = 0
+    void: int = 0
+    other: int = 0
+    pixels: int = 0
 
 
-def _in_one_directory(folder: Path) -> tuple[Files, Files, list[str]]:
-    """(images, masks, problems) of a folder that holds both: what has a mask's suffix is a mask."""
-    images, masks = defaultdict(list), defaultdict(list)
-    for path in _candidates(folder):
-        name = _without_mask_suffix(path.stem)
-        (images if name is None else masks)[name or path.stem].append(path)
-    return images, masks, []
-
-
-def _in_two_directories(images_folder: Path, masks_folder: Path) -> tuple[Files, Files, list[str]]:
-    """(images, masks, problems) of images/ and masks/, where a mask may have the very name of its image."""
-    in_images, in_masks = _candidates(images_folder), _candidates(masks_folder)
-    image_stems, mask_stems = ({path.stem for path in paths} for paths in (in_images, in_masks))
-    if in_images and all(map(_without_mask_suffix, image_stems)) and not any(map(_without_mask_suffix, mask_stems)):
-        raise InputError(
-            f"{images_folder}: all {len(in_images)} files are named like masks, and none in {masks_folder} is; "
-            "exchange the contents of the two"
+def _say(folder: Path, passed_over: Counter, notes: list[str], copied: list[_Copied], labels: Labels | None) -> None:
+    """What was made of the folder that its user cannot see from the pairs alone."""
+    if passed_over := +passed_over:
+        print(f"{folder}: passed over {counted(passed_over)}")
+    for note in notes:
+        print(f"{folder}: {note}")
+    if several := sum(copy.masks > 1 for copy in copied):
+        print(f"{folder}: {several} images have several masks; their union is taken")
+    if labels:
+        pixels = max(1, sum(copy.pixels for copy in copied))
+        lesion, void, other = (sum(getattr(copy, name) for copy in copied) for name in ("lesion", "void", "other"))
+        print(
+            f"{folder}: {sum(copy.lesion > 0 for copy in copied)} of {len(copied)} masks have the labels of lesion, "
+            f"{share(lesion / pixels)} of all pixels; {share(void / pixels)} void; {share(other / pixels)} taken for "
+            "background without being named"
         )
-    images, masks, problems = defaultdict(list), defaultdict(list), []
-    for path in in_images:
-        if _without_mask_suffix(path.stem) in image_stems:
-            problems.append(f"{path}: named like a mask, found among the images; move it to {masks_folder}")
-        else:
-            images[path.stem].append(path)
-    for path in in_masks:
-        name = path.stem if path.stem in images else _without_mask_suffix(path.stem) or path.stem
-        masks[name].append(path)
-    return images, masks, problems
 
 
-def _candidates(folder: Path) -> list[Path]:
-    """The files of `folder` that could be an image or a mask, sorted."""
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in EXTENSIONS
-        and not path.name.startswith(".")
-        and "_superpixels" not in path.stem.lower()
-        and path.is_file()
-    )
+def _names(layout: Layout) -> dict[str, str]:
+    """What the tables beside the images may call each, by name: its id, or its file's name where only one has it."""
+    stems = Counter(located.image.stem for located in layout.pairs.values())
+    names = {located.image.stem: name for name, located in layout.pairs.items() if stems[located.image.stem] == 1}
+    return names | {name: name for name in layout.pairs}
 
 
-def _without_mask_suffix(stem: str) -> str | None:
-    """The id in a mask's stem, None for a stem that is not a mask's."""
-    for suffix in MASK_SUFFIXES:
-        if stem.lower().endswith(suffix) and len(stem) > len(suffix):
-            return stem[: -len(suffix)]
-    return None
-
-
-def _unpaired(images: Files, masks: Files) -> list[str]:
-    """A line for every id that has not exactly one image and one mask."""
-    problems = []
-    for kind, files in (("images", images), ("masks", masks)):
-        for name, paths in files.items():
-            if len(paths) > 1:
-                listed = ", ".join(map(str, paths))
-                problems.append(f"{listed}: {len(paths)} {kind} for the id {name}, expected one; remove the others")
-    for name in sorted(images.keys() - masks.keys()):
-        problems.append(f"{images[name][0]}: no mask for this image; expected {name}{MASK_SUFFIXES[0]}.png or the like")
-    for name in sorted(masks.keys() - images.keys()):
-        problems.append(f"{masks[name][0]}: no image for this mask; expected {name}.jpg or the like")
-    return problems
-
-
-def _unreadable(paths: Iterable[Path]) -> list[str]:
-    """A line for every file that cannot be opened, or whose name does not fit into a manifest."""
-    problems = []
-    for path in paths:
-        if not path.name.isprintable():  # undecodable bytes are surrogates here: not printable either
-            problems.append(f"{str(path)!a}: unprintable characters in the name; rename the file")
-        elif not os.access(path, os.R_OK):
-            problems.append(f"{path}: no permission to read it; grant it (chmod +r)")
-    return problems
-
-
-def _empty(folder: Path) -> str:
-    """What to say of a folder without a single image or mask."""
-    directories = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    found = f"found only the directories {', '.join(directories)}" if directories else "found neither"
-    return (
-        f"{folder}: no image and no mask ({', '.join(EXTENSIONS)}); {found}; "
-        "put them into images/ and masks/ there, or directly into it"
-    )
-
-
-def _check_not_exchanged(folder: Path, pairs: Mapping[str, tuple[Path, Path]]) -> None:
+def _check_not_exchanged(folder: Path, pairs: Mapping[str, Located]) -> None:
     """Raise InputError when what should be images are masks by their pixels; names alone do not always tell."""
     probed = list(islice(pairs.values(), PROBED))
-    images, masks = ([_is_black_and_white(path) for path in paths] for paths in zip(*probed, strict=True))
+    images = [_is_black_and_white(pair.image) for pair in probed]
+    masks = [_is_black_and_white(pair.masks[0]) for pair in probed]
     if not all(looks is True for looks in images):
         return
     if any(looks is False for looks in masks):
@@ -191,14 +141,50 @@ def _is_black_and_white(path: Path) -> bool | None:
     return bool(black > 0 and white > 0 and black + white >= 0.95)
 
 
-def _copy_pair(target: Path, name: str, image: Path, mask: Path) -> Pair:
+def _copy_pair(target: Path, name: str, located: Located, labels: Labels | None) -> _Copied:
     """Copy one pair to `target` and describe it."""
-    image_copy = f"images/{name}{image.suffix.lower()}"
-    mask_copy = f"masks/{name}_segmentation{mask.suffix.lower()}"
-    image_sha256 = _copy(image, target / image_copy)
-    mask_sha256 = _copy(mask, target / mask_copy)
+    image_copy = f"images/{name}{located.image.suffix.lower()}"
+    image_sha256 = _copy(located.image, target / image_copy)
     width, height = oriented_size(target / image_copy) or (None, None)
-    return Pair(name, image_copy, mask_copy, width, height, image_sha256, mask_sha256, "training", "folder")
+    if labels is None and len(located.masks) == 1:
+        mask_copy = f"masks/{name}_segmentation{located.masks[0].suffix.lower()}"
+        mask_sha256 = _copy(located.masks[0], target / mask_copy)
+        pair = Pair(name, image_copy, mask_copy, width, height, image_sha256, mask_sha256, "training", "folder")
+        return _Copied(pair)
+    try:
+        lesion, void, other = _read_masks(located, labels)
+    except ImageError as error:
+        return _Copied(None, str(error))
+    mask_copy = f"masks/{name}_segmentation.png"
+    Image.fromarray(lesion.astype(np.uint8) * np.uint8(255)).save(target / mask_copy)
+    mask_sha256 = hashlib.sha256((target / mask_copy).read_bytes()).hexdigest()
+    pair = Pair(name, image_copy, mask_copy, width, height, image_sha256, mask_sha256, "training", "folder")
+    return _Copied(pair, None, len(located.masks), int(lesion.sum()), void, other, lesion.size)
+
+
+def _read_masks(located: Located, labels: Labels | None) -> tuple[np.ndarray, int, int]:
+    """(union of the masks bool (height, width), void pixels, pixels of no label). Raises ImageError with the path."""
+    union, void, other = None, 0, 0
+    for path in located.masks:
+        try:
+            if labels is None:
+                lesion = np.asarray(binary(decode(path))[0]) > 0
+            else:
+                read = mask_labels.read(decode(path), labels)
+                lesion, void, other = read.lesion, void + read.void, other + read.other
+        except ImageError as error:
+            raise ImageError(f"{path}: {error}") from None
+        if union is not None and union.shape != lesion.shape:
+            raise ImageError(
+                f"{path}: is {lesion.shape[::-1]} pixels, expected {union.shape[::-1]} as {located.masks[0]}"
+            )
+        union = lesion if union is None else union | lesion
+    return union, void, other
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    """Whether a file is no link that leads out of the folder."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def _copy(source: Path, target: Path) -> str:

@@ -1,0 +1,323 @@
+"""Which files of a user's folder are images, which are masks, which belong together, and which split they came in.
+
+The folder is read whole, with all directories below it. What a file is, its directory says (the nearest one named
+`images`, `imgs`, `…_Input` or `masks`, `…_GroundTruth`, `IMD002_lesion` and the like), and else its name: a mask is
+`<id>_segmentation`, `<id>_mask`, `<id>_lesion`, `mask_<id>` and the like. An image's id is its name without extension.
+A mask belongs to the image whose id is left when the ending or beginning is taken off; in a directory of masks also
+to the image of the very same name.
+
+Directories named after a split (train, val, test, `ISIC2018_Task1_Training_GroundTruth`) above or below images and
+masks say where a pair belongs. Where an id occurs in several directories, their names become part of the ids.
+"""
+
+import os
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lesionseg.common.errors import InputError
+from lesionseg.download.unfetched import unfetched
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")  # in any case
+IMAGE_WORDS = ("images", "image", "imgs", "img", "photos", "photographs", "pictures", "input", "inputs")
+MASK_WORDS = (
+    "segmentation", "segmentations", "mask", "masks", "lesion", "lesions", "seg", "gt", "groundtruth", "truth", "label",
+    "labels", "annotation", "annotations",
+)  # fmt: skip
+SPLIT_WORDS = {
+    "train": "train", "training": "train", "tr": "train", "val": "val", "valid": "val", "validation": "val",
+    "dev": "val", "test": "test", "testing": "test", "ts": "test",
+}  # fmt: skip
+PASSED_DIRECTORIES = ("roi", "superpixels")  # last word: PH2's regions of colour, superpixels of ISIC
+LONGEST_NAME = 255  # bytes of a file's name, on all usual file systems
+EXAMPLES = 3  # files or endings that a message lists
+
+_ENDING = re.compile(rf"^(.+?)[ _.-]+(?:{'|'.join(MASK_WORDS)}|ground_truth)(?:[ _.-]?(\d+))?$", re.IGNORECASE)
+_BEGINNING = re.compile(r"^(?:mask|segmentation|seg|gt|label)([ _.-]+)(.+)$", re.IGNORECASE)
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+
+
+@dataclass(frozen=True)
+class Place:
+    """What the directories above a file say."""
+
+    role: str | None  # image | mask
+    split: str | None  # train | val | test
+    rest: tuple[str, ...]  # what is left of the names, to tell directories with equal ids apart
+
+
+@dataclass(frozen=True)
+class Located:
+    """One image with its mask, or the several masks that make up its mask."""
+
+    image: Path
+    masks: tuple[Path, ...]
+    split: str | None = None  # the directory of a split it lay in: train | val | test
+
+
+@dataclass
+class Layout:
+    """What was found in a folder."""
+
+    pairs: dict[str, Located] = field(default_factory=dict)  # by id, sorted
+    passed_over: Counter = field(default_factory=Counter)  # kind of file -> number
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _File:
+    path: Path
+    place: Place
+    stem: str  # in Unicode's composed form: names that look alike are the same name
+
+
+def find(folder: Path, mask_suffix: str | None = None) -> Layout:
+    """Return the pairs in `folder`.
+
+    `mask_suffix` is an ending of the masks' names to look for besides the known ones. Raises InputError when the folder
+    is missing or holds no pair, or with one line for every image without mask, mask without image, id with two images
+    or two masks, link to a directory, file that cannot be read or is not here.
+    """
+    if not folder.is_dir():
+        found = "found a file" if folder.exists() else "no such directory"
+        home = "; ~ is not expanded there, write $HOME" if str(folder).startswith("~") else ""
+        raise InputError(f"download.folder: {folder}: {found}, expected a directory with images and masks{home}")
+    layout = Layout()
+    files = sorted(_files(folder, layout), key=lambda file: file.path)
+    ending = re.compile(rf"^(.+){re.escape(mask_suffix)}()$", re.IGNORECASE) if mask_suffix else None
+    images, masks = _roles(files, layout, ending)
+    if layout.problems and not (images and masks):
+        raise InputError(layout.problems)
+    if not images or not masks:
+        raise InputError(_nothing(folder, images, masks, layout.passed_over, mask_suffix))
+    _pair(images, masks, layout, ending)
+    if layout.problems:
+        raise InputError(layout.problems)
+    return layout
+
+
+def place(directories: Sequence[str]) -> Place:
+    """What the names of directories say, from the top down: the nearest role and split count."""
+    role = split = None
+    rest = []
+    for name in directories:
+        words = [word.lower() for word in _WORDS.findall(name)]
+        splits = [SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS]
+        others = [word for word in words if word not in SPLIT_WORDS]
+        last = others[-1] if others else None
+        own = "image" if last in IMAGE_WORDS else "mask" if last in MASK_WORDS else None
+        role = own or role
+        # `train`, `images_train` and `…_Training_Input` are splits, `training_of_residents` is not.
+        if splits and (not others or own or words[-1] in SPLIT_WORDS):
+            split = splits[-1]
+        elif splits:
+            others = words
+        left = " ".join(word for word in others if word not in IMAGE_WORDS and word not in (*MASK_WORDS, "ground"))
+        rest += [left] if left else []
+    return Place(role, split, tuple(rest))
+
+
+def _files(folder: Path, layout: Layout) -> Iterator[_File]:
+    """The files below `folder` that could be an image or a mask; the others are counted."""
+    pending: list[tuple[Path, tuple[str, ...]]] = [(folder, ())]
+    while pending:
+        directory, names = pending.pop()
+        try:
+            entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
+        except PermissionError:
+            layout.problems.append(f"{directory}: no permission to list it; grant it (chmod u+rx)")
+            continue
+        here = place(names)
+        for entry in entries:
+            path = Path(entry.path)
+            words = [word.lower() for word in _WORDS.findall(path.stem)]
+            if entry.name.startswith(".") or entry.name == "__MACOSX":
+                layout.passed_over["hidden"] += 1
+            elif entry.is_symlink() and entry.is_dir():
+                layout.problems.append(
+                    f"{path}: is a link to a directory, whose content DVC would not track, so that changed data would "
+                    f"pass for up to date; put {os.path.realpath(path)} in its place, or name the directory itself as "
+                    "download.folder"
+                )
+            elif entry.is_dir():
+                if words and words[-1] in PASSED_DIRECTORIES:
+                    layout.passed_over[f"in {entry.name}/" if len(words) == 1 else f"in …_{words[-1]}/"] += 1
+                else:
+                    pending.append((path, (*names, entry.name)))
+            elif "superpixels" in words:
+                layout.passed_over["superpixels"] += 1
+            elif path.suffix.lower() == ".dvc" and not path.with_suffix("").exists():
+                layout.problems.append(f"{path}: the data it stands for is not here; fetch it: dvc pull {path}")
+            elif path.suffix.lower() not in EXTENSIONS:
+                layout.passed_over[path.suffix.lower() or "without extension"] += 1
+            elif not (problem := _unusable(path)):
+                yield _File(path, here, unicodedata.normalize("NFC", path.stem))
+            else:
+                layout.problems.append(problem)
+
+
+def _unusable(path: Path) -> str | None:
+    """Why a file cannot be read, or cannot have its name in a manifest; None when nothing is wrong."""
+    if not path.name.isprintable():  # undecodable bytes are surrogates here: not printable either
+        return f"{str(path)!a}: unprintable characters in the name; rename the file"
+    if reason := unfetched(path):
+        return f"{path}: {reason}"
+    if not os.access(path, os.R_OK):
+        return f"{path}: no permission to read it; grant it (chmod +r)"
+    longest = len(f"{unicodedata.normalize('NFC', path.stem)}_segmentation.tiff".encode())
+    if longest > LONGEST_NAME:
+        return f"{path}: a name of {len(path.name.encode())} bytes is too long for a copy; shorten it"
+    return None
+
+
+def _roles(files: Iterable[_File], layout: Layout, ending: re.Pattern | None) -> tuple[list[_File], list[_File]]:
+    """(images, masks) by their directories, or else by their names."""
+    files = list(files)
+    in_images = [file for file in files if file.place.role == "image"]
+    in_masks = [file for file in files if file.place.role == "mask"]
+    like_masks = [bool(_bases(file.stem, ending)) for file in in_images]
+    if in_images and all(like_masks) and in_masks and not any(_bases(file.stem, ending) for file in in_masks):
+        raise InputError(
+            f"{in_images[0].path.parent}: all {len(in_images)} files are named like masks, and none in "
+            f"{in_masks[0].path.parent} is; exchange the contents of the two"
+        )
+    bases = {base for file in files for base in _bases(file.stem, ending)}
+    stems = {file.stem for file in in_images}
+    images, masks = [], []
+    for file in files:
+        named = _bases(file.stem, ending)
+        match file.place.role:
+            case "mask":
+                masks.append(file)
+            case "image" if any(base in stems for base in named):
+                layout.problems.append(f"{file.path}: named like a mask, found among the images; move it to the masks")
+            case None if named and file.stem not in bases:
+                masks.append(file)
+            case _:
+                images.append(file)
+    return images, masks
+
+
+def _bases(stem: str, ending: re.Pattern | None) -> list[str]:
+    """The ids that a mask of this name may be of, the likeliest first; empty for a name that is not a mask's."""
+    found = []
+    for pattern in (ending, _ENDING):
+        if pattern and (match := pattern.match(stem)):
+            base = match[1]
+            found += [base, *(f"{base}_{word}" for word in ("image", "img", "orig"))]
+    if match := _BEGINNING.match(stem):
+        between, rest = match.groups()
+        found += [f"{word}{between}{rest}" for word in ("image", "img", "Image", "IMG", "photo")] + [rest]
+    return found
+
+
+def _numbered(stem: str) -> bool:
+    """Whether a mask's name says that it is one of several, as `a_mask_0`."""
+    match = _ENDING.match(stem)
+    return bool(match and match[2])
+
+
+def _pair(images: Sequence[_File], masks: Sequence[_File], layout: Layout, ending: re.Pattern | None) -> None:
+    """Fill `layout.pairs`, or its problems."""
+    by_stem: dict[str, list[_File]] = defaultdict(list)
+    for image in images:
+        by_stem[image.stem].append(image)
+    masks_of: dict[Path, list[_File]] = defaultdict(list)
+    orphans: dict[str, list[_File]] = defaultdict(list)
+    for mask in masks:
+        own = [mask.stem] if mask.place.role == "mask" else []
+        named = _bases(mask.stem, ending)
+        for stem in own + named:
+            same = [image for image in by_stem.get(stem, ()) if image.place.rest == mask.place.rest]
+            same = [image for image in same if image.place.split == mask.place.split] or same
+            if target := (same or by_stem.get(stem)):
+                masks_of[target[0].path].append(mask)
+                break
+        else:
+            orphans[(named or own)[0]].append(mask)
+    paired = {image.path.parent for image in images if masks_of.get(image.path)}
+    paired |= {mask.path.parent for found in masks_of.values() for mask in found}
+    prefixed = any(len({image.place for image in found}) > 1 for found in by_stem.values())
+    for stem, found in by_stem.items():
+        for where in sorted({(image.place.split or "", image.place.rest) for image in found}):
+            here = [image for image in found if (image.place.split or "", image.place.rest) == where]
+            prefix = "_".join(re.sub(r"\W+", "-", part) for part in (where[0], *where[1]) if part)
+            name = f"{prefix}_{stem}" if prefixed and prefix else stem
+            _take(name, here, masks_of, paired, layout)
+    for stem, found in orphans.items():
+        layout.problems += _orphan_lines(stem, found)
+    layout.pairs = dict(sorted(layout.pairs.items()))
+
+
+def _take(
+    name: str, images: Sequence[_File], masks_of: Mapping[Path, list[_File]], paired: set[Path], layout: Layout
+) -> None:
+    """Add the pair of one id in one place, or what is wrong with it."""
+    masks = [mask for image in images for mask in masks_of.get(image.path, ())]
+    if len(images) > 1:
+        layout.problems.append(_several("images", name, images))
+    if len(masks) > 1 and not all(_numbered(mask.stem) for mask in masks):
+        layout.problems.append(_several("masks", name, masks))
+    elif not masks and images[0].place.role is None and images[0].path.parent not in paired:
+        layout.passed_over[f"images without any mask in {images[0].path.parent.name}/"] += len(images)
+    elif not masks:
+        layout.problems.append(
+            f"{images[0].path}: no mask for this image; expected {images[0].stem}_segmentation.png or the like"
+        )
+    splits = sorted({file.place.split for file in (*images, *masks) if file.place.split})
+    if masks and len(splits) > 1:
+        layout.problems.append(f"{images[0].path}: in {splits[0]}, but {masks[0].path} in {splits[1]}; put both in one")
+    if masks:
+        if name in layout.pairs:
+            layout.problems.append(_several("images", name, [*images], layout.pairs[name].image))
+        layout.pairs[name] = Located(images[0].path, tuple(mask.path for mask in masks), splits[0] if splits else None)
+
+
+def _several(kind: str, name: str, files: Sequence[_File], *others: Path) -> str:
+    listed = ", ".join(map(str, [*others, *(file.path for file in files)]))
+    return f"{listed}: {len(files) + len(others)} {kind} for the id {name}, expected one; remove the others"
+
+
+def _orphan_lines(stem: str, masks: Sequence[_File]) -> Iterator[str]:
+    if len(masks) > 1 and not all(_numbered(mask.stem) for mask in masks):
+        yield _several("masks", stem, masks)
+    for mask in masks:
+        yield f"{mask.path}: no image for this mask; expected {stem}.jpg or the like"
+
+
+def _nothing(
+    folder: Path, images: Sequence[_File], masks: Sequence[_File], passed_over: Counter, mask_suffix: str | None
+) -> str:
+    """What to say of a folder without an image or without a mask: what there is, and what was looked for."""
+    files = [*images, *masks]
+    here = sorted({str(file.path.parent.relative_to(folder)) for file in files})
+    if not files:
+        directories = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        found = f"found only the directories {', '.join(directories)}" if directories else "found neither"
+        others = f" ({counted(passed_over)} passed over)" if passed_over else ""
+        return (
+            f"{folder}: no image and no mask ({', '.join(EXTENSIONS)}); {found}{others}; "
+            "put them into images/ and masks/ there, or directly into it"
+        )
+    kind, absent = ("images", "masks") if images else ("masks", "images")
+    if here == [kind]:
+        return f"{folder}: found {kind}/ without {absent}/; put the {absent} there"
+    endings = Counter(match[0] for file in files if (match := re.search(r"[_.-][A-Za-z]+\d?$", file.stem)))
+    common = ", ".join(f"{ending} ({number})" for ending, number in endings.most_common(EXAMPLES)) or "none"
+    looked = f"{mask_suffix}, " if mask_suffix else ""
+    return (
+        f"{folder}: found {len(files)} {kind} and no {absent}: in the directories {', '.join(here[:EXAMPLES])}"
+        f"{', …' if len(here) > EXAMPLES else ''}, with the endings {common}; looked for masks in directories named "
+        f"masks/, …_GroundTruth/ and the like, or named <id>{looked}_segmentation, _mask, _lesion, mask_<id> and the "
+        "like; name another ending with download.mask_suffix"
+    )
+
+
+def counted(passed_over: Counter) -> str:
+    """`3 .csv, 1 hidden`: kinds of files with their numbers, the most frequent first."""
+    return ", ".join(
+        f"{number} {kind}" for kind, number in sorted(passed_over.items(), key=lambda item: (-item[1], item[0]))
+    )

@@ -1,0 +1,26 @@
+"""Files that stand for a picture that is kept elsewhere and was not fetched: git-LFS, git-annex, broken links."""
+
+import os
+from pathlib import Path
+
+POINTER = 1024  # bytes: git-LFS and git-annex pointers are shorter
+
+
+def unfetched(path: Path) -> str | None:
+    """What a file is and the command that fetches the picture; None for a file that is there."""
+    if path.is_symlink() and not path.exists():
+        target = os.readlink(path)
+        if "/annex/objects/" in target.replace("\\", "/"):
+            return f"is a git-annex link, its content is not here; fetch it: git annex get {path}"
+        return f"is a link to {target}, which does not exist; put the file there"
+    try:
+        if path.stat().st_size > POINTER:
+            return None
+        start = path.read_bytes()[:POINTER]
+    except OSError:
+        return None  # no permission: said elsewhere
+    if start.startswith(b"version https://git-lfs.github.com/spec/"):
+        return "is a git-LFS pointer, not the picture itself; fetch it: git lfs pull"
+    if start.startswith(b"/annex/objects/"):
+        return f"is a git-annex pointer, not the picture itself; fetch it: git annex get {path}"
+    return None

@@ -1,0 +1,45 @@
+"""groups.csv of the raw data: images that must stay on one side of a split, such as two photographs of a lesion.
+
+Written by download beside the manifest where a source knows of groups, read by preprocessing, which joins them to the
+groups of duplicates. One row for each image and group, `id,group`; an image may be in several (its lesion's, its
+patient's) or in none.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from itertools import pairwise
+from pathlib import Path
+
+from lesionseg.common.errors import InputError
+from lesionseg.common.files import read_csv, write_csv
+
+NAME = "groups.csv"
+COLUMNS = ("id", "group")
+
+
+def add(raw: Path, rows: Iterable[tuple[str, str]]) -> None:
+    """Write `raw`/groups.csv from (id, group), sorted, together with what it has already (of another source)."""
+    every = sorted({*rows, *read(raw)})
+    write_csv(raw / NAME, COLUMNS, ({"id": image, "group": group} for image, group in every))
+
+
+def read(raw: Path) -> list[tuple[str, str]]:
+    """Return the (id, group) of `raw`/groups.csv; none where there is no such file. InputError when it is damaged."""
+    path = raw / NAME
+    try:
+        rows = read_csv(path)
+    except FileNotFoundError:
+        return []
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not a UTF-8 text file; run the download stage again") from None
+    if any(tuple(row) != COLUMNS or not all(row.values()) for row in rows):
+        raise InputError(f"{path}: expected the columns {','.join(COLUMNS)}; run the download stage again")
+    return [(row["id"], row["group"]) for row in rows]
+
+
+def links(rows: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Pairs of ids that join each group's images to one another."""
+    members: dict[str, list[str]] = defaultdict(list)
+    for image, group in rows:
+        members[group].append(image)
+    return [pair for images in members.values() for pair in pairwise(sorted(images))]

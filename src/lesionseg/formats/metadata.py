@@ -1,0 +1,52 @@
+"""metadata.csv of the raw data: what is known of each image besides its pixels, such as diagnosis, sex, age, site.
+
+Written by download beside the manifest where a source has such columns, read by evaluation for its breakdowns. The
+first column is the manifest's `id`; the others are as the user named them, every value a text, empty where unknown.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lesionseg.common.errors import InputError
+from lesionseg.common.files import read_csv, write_csv
+
+NAME = "metadata.csv"
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """Columns by name, and the values of each image that has any."""
+
+    columns: tuple[str, ...] = ()  # without `id`, in the order of the file
+    rows: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # id -> column -> value, "" where unknown
+
+    def value(self, image: str, column: str) -> str:
+        """The value of an image, "" where there is none."""
+        return self.rows.get(image, {}).get(column, "")
+
+
+def add(raw: Path, columns: Sequence[str], rows: Mapping[str, Mapping[str, str]]) -> None:
+    """Write `raw`/metadata.csv, sorted by id, together with what it has already (of another source)."""
+    before = read(raw)
+    every = list(dict.fromkeys([*before.columns, *columns]))
+    merged = {**before.rows, **rows}
+    table = ({"id": image} | {name: merged[image].get(name, "") for name in every} for image in sorted(merged))
+    write_csv(raw / NAME, ["id", *every], table)
+
+
+def read(raw: Path) -> Metadata:
+    """Return what `raw`/metadata.csv says; no columns where there is no such file. InputError when it is damaged."""
+    path = raw / NAME
+    try:
+        rows = read_csv(path)
+    except FileNotFoundError:
+        return Metadata()
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not a UTF-8 text file; run the download stage again") from None
+    if not rows:
+        return Metadata()
+    columns = tuple(name for name in rows[0] if name is not None and name != "id")
+    if any(None in row or None in row.values() or "id" not in row for row in rows):
+        raise InputError(f"{path}: expected a column id and as many fields in each row as names; run download again")
+    return Metadata(columns, {row["id"]: {name: row[name] for name in columns} for row in rows})

@@ -1,0 +1,105 @@
+"""Tables beside the images: which images belong together, what else is known of them."""
+
+import pytest
+
+from lesionseg.common.errors import InputError
+from lesionseg.download.side_tables import read_side_tables
+from lesionseg.formats import groups, metadata
+
+IDS = {name: name for name in ("ISIC_1", "ISIC_2", "ISIC_3", "ISIC_4")}
+
+
+def read(folder, **texts):
+    for name, text in texts.items():
+        (folder / f"{name}.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    return read_side_tables(folder, IDS)
+
+
+GROUPS = {
+    "id first": "id,group\nISIC_1,x\nISIC_2,x\nISIC_3,y\n",
+    "as HAM10000 has it": "lesion_id,image_id\nx,ISIC_1\nx,ISIC_2\ny,ISIC_3\n",
+    "names of files": "image,group\nISIC_1.jpg,x\nimages/ISIC_2.jpg,x\nISIC_3.png,y\n",
+    "semicolons, a byte order mark, Windows": "\ufeffid;group\r\nISIC_1;x\r\nISIC_2;x\r\nISIC_3;y\r\n",
+    "tabs and spaces": "id\tgroup\n ISIC_1\tx \nISIC_2\tx\nISIC_3\ty\n",
+}
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_groups_as_they_come(tmp_path, name):
+    tables = read(tmp_path, groups=GROUPS[name])
+    assert [(image, group.partition(":")[2]) for image, group in tables.groups] == [
+        ("ISIC_1", "x"),
+        ("ISIC_2", "x"),
+        ("ISIC_3", "y"),
+    ]
+    assert tables.metadata == {}
+    assert groups.links(tables.groups) == [("ISIC_1", "ISIC_2")]
+
+
+def test_two_columns_join_each_on_its_own(tmp_path):
+    tables = read(tmp_path, groups="id,lesion,patient\nISIC_1,1,p\nISIC_2,2,p\nISIC_3,2,q\nISIC_4,1,unknown\n")
+    assert set(groups.links(tables.groups)) == {("ISIC_1", "ISIC_4"), ("ISIC_2", "ISIC_3"), ("ISIC_1", "ISIC_2")}
+
+
+def test_unknown_values_stand_alone_and_absent_images_are_counted(tmp_path):
+    tables = read(tmp_path, groups="id,group\nISIC_1,\nISIC_2,\nISIC_3,NA\nISIC_4,x\nelse,x\nother,y\n")
+    assert groups.links(tables.groups) == []
+    assert "1 of 4 images in groups" in tables.notes[0]
+    assert "2 rows of images that are not in the data" in tables.notes[0]
+
+
+def test_metadata_is_kept_and_its_lesions_and_patients_are_groups(tmp_path):
+    tables = read(
+        tmp_path, HAM10000_metadata="lesion_id,image_id,dx,age\nL1,ISIC_1,nv,40\nL1,ISIC_2,nv,\nL2,ISIC_4,mel,60\n"
+    )
+    assert tables.columns == ["lesion_id", "dx", "age"]
+    assert tables.metadata["ISIC_2"] == {"lesion_id": "L1", "dx": "nv", "age": ""}
+    assert groups.links(tables.groups) == [("ISIC_1", "ISIC_2")]
+
+
+def test_groups_and_metadata_add_up(tmp_path):
+    tables = read(tmp_path, groups="id,group\nISIC_1,x\nISIC_2,x\n", metadata="id,sex\nISIC_1,female\nISIC_3,male\n")
+    assert tables.metadata == {"ISIC_1": {"sex": "female"}, "ISIC_3": {"sex": "male"}}
+    assert len(tables.notes) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("id,group\nfoo,x\n", "no column holds ids"),
+        ("id\nISIC_1\n", "at least one more"),
+        ("", "found the columns nothing"),
+        ("id,group\nISIC_1\n", "row 2 has another number"),
+        ("id,,group\nISIC_1,,x\n", "all named"),
+        (b"id,group\nISIC_1,caf\xe9\n", "UTF-8"),
+    ],
+)
+def test_what_is_no_such_table_is_refused(tmp_path, text, said):
+    with pytest.raises(InputError, match=said):
+        read(tmp_path, groups=text)
+
+
+def test_two_rows_that_differ(tmp_path):
+    with pytest.raises(InputError, match="ISIC_1 has two rows that differ"):
+        read(tmp_path, metadata="id,sex\nISIC_1,female\nISIC_1,male\n")
+
+
+def test_what_is_written_is_read(tmp_path):
+    assert groups.read(tmp_path) == []
+    assert metadata.read(tmp_path) == metadata.Metadata()
+    groups.add(tmp_path, [("b", "y"), ("a", "x")])
+    groups.add(tmp_path, [("c", "x")])
+    assert groups.read(tmp_path) == [("a", "x"), ("b", "y"), ("c", "x")]
+    metadata.add(tmp_path, ["sex"], {"b": {"sex": "male"}, "a": {"sex": ""}})
+    metadata.add(tmp_path, ["age"], {"c": {"age": "40"}})
+    read = metadata.read(tmp_path)
+    assert read.columns == ("sex", "age")
+    assert [read.value(name, "sex") for name in "abcd"] == ["", "male", "", ""]
+    assert read.value("c", "age") == "40"
+
+
+@pytest.mark.parametrize("module", [groups, metadata])
+def test_a_damaged_table_is_named(tmp_path, module):
+    (tmp_path / module.NAME).write_text("id,group,more\na,b\n")
+    with pytest.raises(InputError, match=r"run .*download"):
+        module.read(tmp_path)
