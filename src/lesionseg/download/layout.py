@@ -238,22 +238,24 @@ def _pair(images: Sequence[_File], masks: Sequence[_File], layout: Layout, endin
                 break
         else:
             orphans[(named or own)[0]].append(mask)
-    paired = {image.path.parent for image in images if masks_of.get(image.path)}
-    paired |= {mask.path.parent for found in masks_of.values() for mask in found}
+    with_masks = {image.path.parent for image in images if masks_of.get(image.path)}
+    with_masks |= {mask.path.parent for mask in masks}
+    if not masks_of:
+        with_masks |= {image.path.parent for image in images}
     prefixed = any(len({image.place for image in found}) > 1 for found in by_stem.values())
     for stem, found in by_stem.items():
         for where in sorted({(image.place.split or "", image.place.rest) for image in found}):
             here = [image for image in found if (image.place.split or "", image.place.rest) == where]
             prefix = "_".join(re.sub(r"\W+", "-", part) for part in (where[0], *where[1]) if part)
             name = f"{prefix}_{stem}" if prefixed and prefix else stem
-            _take(name, here, masks_of, paired, layout)
+            _take(name, here, masks_of, with_masks, layout)
     for stem, found in orphans.items():
         layout.problems += _orphan_lines(stem, found)
     layout.pairs = dict(sorted(layout.pairs.items()))
 
 
 def _take(
-    name: str, images: Sequence[_File], masks_of: Mapping[Path, list[_File]], paired: set[Path], layout: Layout
+    name: str, images: Sequence[_File], masks_of: Mapping[Path, list[_File]], with_masks: set[Path], layout: Layout
 ) -> None:
     """Add the pair of one id in one place, or what is wrong with it."""
     masks = [mask for image in images for mask in masks_of.get(image.path, ())]
@@ -261,7 +263,7 @@ def _take(
         layout.problems.append(_several("images", name, images))
     if len(masks) > 1 and not all(_numbered(mask.stem) for mask in masks):
         layout.problems.append(_several("masks", name, masks))
-    elif not masks and images[0].place.role is None and images[0].path.parent not in paired:
+    elif not masks and images[0].place.role is None and images[0].path.parent not in with_masks:
         layout.passed_over[f"images without any mask in {images[0].path.parent.name}/"] += len(images)
     elif not masks:
         layout.problems.append(
