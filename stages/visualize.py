@@ -10,7 +10,7 @@ from lesionseg.common.parameters import Field, Group, load
 from lesionseg.formats.processed import open_arrays
 from lesionseg.visualize import gallery
 from lesionseg.visualize.charts import charts
-from lesionseg.visualize.png import png_bytes
+from lesionseg.visualize.image_file import png_bytes
 from lesionseg.visualize.report import render
 from lesionseg.visualize.results import read_json, read_predictions, read_results
 

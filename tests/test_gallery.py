@@ -11,7 +11,7 @@ from lesionseg.common.errors import InputError
 from lesionseg.formats.processed import open_arrays
 from lesionseg.visualize import gallery, palette
 from lesionseg.visualize.gallery import Example, choose
-from lesionseg.visualize.png import png_bytes
+from lesionseg.visualize.image_file import png_bytes
 from lesionseg.visualize.results import read_predictions, read_results
 
 IDS = [f"image {number:02d}" for number in range(9)]

@@ -14,7 +14,7 @@ from evaluated import write_evaluation
 from lesionseg.formats.processed import open_arrays
 from lesionseg.visualize import gallery, report
 from lesionseg.visualize.charts import charts
-from lesionseg.visualize.png import png_bytes
+from lesionseg.visualize.image_file import png_bytes
 from lesionseg.visualize.results import read_json, read_predictions, read_results
 
 in_browser = pytest.mark.skipif(

@@ -22,25 +22,29 @@ class Chart:
 def charts(results: Results) -> Iterator[Chart]:
     """Every chart of an evaluation, in the order in which a report shows them."""
     evaluation, tables = results.evaluation, results.tables
-    history = results.history
+    history, network = results.history, results.network
+    images, pixels = titles(results, cut=True), titles(results)
     yield Chart(
         "training_curves",
         "Training",
         "Loss, Dice and IoU by epoch, pooled over all pixels at threshold 0.5, on the images trained on (grey) and "
-        "on the validation split (blue). Where the two drift apart, the network has begun to memorise.",
-        figures.training_curves({name: history.numbers(name) for name in history.columns}),
+        "on the validation split (blue). Where the two drift apart, the network has begun to memorise. The dotted line "
+        "is the epoch whose weights were kept.",
+        figures.training_curves(
+            {name: history.numbers(name) for name in history.columns}, network.get("epoch"), network.get("keep", "last")
+        ),
     )
     yield Chart(
         "confusion_matrix",
         "Confusion matrix",
         "All pixels at the network's resolution by true and predicted class; the shares of a row add up to 100 %.",
-        figures.confusion_matrix({split: part["confusion"] for split, part in evaluation.items()}),
+        figures.confusion_matrix({split: part["confusion"] for split, part in evaluation.items()}, images),
     )
     yield Chart(
         "dice_distribution",
         "Distribution of Dice",
         "How many images reach which Dice. A mean far below the median tells of few but bad failures.",
-        figures.dice_distribution(results.by_split("per_image", "dice")),
+        figures.dice_distribution(results.by_split("per_image", "dice"), images),
     )
     sizes = results.by_split("per_image", "lesion_fraction")
     dice = results.by_split("per_image", "dice")
@@ -48,36 +52,40 @@ def charts(results: Results) -> Iterator[Chart]:
         "dice_by_size",
         "Dice by lesion size",
         "Each dot is an image. Small lesions lose more Dice to an outline that is off by a pixel. Dotted lines part "
-        "the size classes of the breakdown.",
-        figures.dice_by_size({split: (sizes[split], dice[split]) for split in sizes}, _size_classes(results.detail)),
+        "the size classes of the breakdown; the bars are the medians of the classes.",
+        figures.dice_by_size(
+            {split: (sizes[split], dice[split]) for split in sizes}, images, _size_classes(results.detail)
+        ),
     )
     sweep = tables["thresholds"]
     yield Chart(
         "thresholds",
         "Scores by threshold",
-        "Pooled scores if a pixel counted as lesion from another probability on. A flat top means that the choice "
-        "hardly matters.",
+        "Scores of all pixels together, if pixels at or above another probability counted as lesion. A flat top means "
+        "that the choice hardly matters. Precision ends where no lesion is found any more.",
         figures.threshold_sweep(
             {
                 split: {name: sweep.where("split", split).numbers(name) for name in figures.SWEPT}
                 for split in evaluation
             },
             {split: part.get("threshold") for split, part in evaluation.items()},
+            pixels,
         ),
     )
     yield Chart(
         "calibration",
         "Calibration",
-        "Of the pixels given a probability, the share that really is lesion. Below the dashed line the network is too "
-        "sure of lesion. ECE is the expected calibration error, the mean gap.",
-        figures.calibration({split: _reliability(results, split) for split in evaluation}),
+        "Of the pixels given a probability, the share that really is lesion. Below the dashed line the network is "
+        "over-confident. ECE is the expected calibration error, the mean gap.",
+        figures.calibration({split: _reliability(results, split) for split in evaluation}, pixels),
     )
     yield Chart(
         "precision_recall",
         "Precision and recall",
         "Every threshold's precision and recall over all pixels. AP, the average precision, is the area below.",
         figures.precision_recall(
-            {split: _curve(results, split, "precision_recall", "recall", "precision") for split in evaluation}
+            {split: _curve(results, split, "precision_recall", "recall", "precision") for split in evaluation},
+            pixels,
         ),
     )
     yield Chart(
@@ -86,9 +94,28 @@ def charts(results: Results) -> Iterator[Chart]:
         "Every threshold's share of lesion pixels found, against the share of other pixels taken for lesion. AUC is "
         "the area below.",
         figures.roc(
-            {split: _curve(results, split, "roc", "false_positive_rate", "true_positive_rate") for split in evaluation}
+            {split: _curve(results, split, "roc", "false_positive_rate", "true_positive_rate") for split in evaluation},
+            pixels,
         ),
     )
+
+
+def split_name(split: str) -> str:
+    """A split in words."""
+    return {"val": "validation split", "test": "test split", "external": "external set"}.get(
+        split, split.replace("_", " ")
+    )
+
+
+def titles(results: Results, cut: bool = False) -> dict[str, str]:
+    """The words over what is drawn of each split: its name, its images, and with `cut` the threshold in use."""
+    words = {}
+    for split, part in results.evaluation.items():
+        count = part["images"]
+        words[split] = f"{split_name(split)}, {count:,} image{'' if count == 1 else 's'}"
+        if cut and part.get("threshold") is not None:
+            words[split] += f", threshold {part['threshold']:.2f}"
+    return words
 
 
 _AREAS = {"precision_recall": "average_precision", "roc": "roc_auc"}

@@ -15,8 +15,10 @@ VALIDATION = "#0072b2"  # blue: the validation split in the training curves
 SPLITS = {  # charts that compare splits
     "train": TRAINING,
     "val": VALIDATION,
+    "test": "#e0a6c8",  # light reddish purple
     "official_validation": "#009e73",  # bluish green
     "official_test": "#d55e00",  # vermillion
+    "external": "#000000",  # black
 }
 SCORES = {  # charts that compare scores
     "dice": "#0072b2",  # blue

@@ -10,10 +10,10 @@ from lesionseg.visualize import palette
 
 _SETTINGS = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters everywhere
-    "font.size": 10,
-    "axes.titlesize": 11,
+    "font.size": 9,
+    "axes.titlesize": 9.5,
     "axes.titlelocation": "left",
-    "axes.titleweight": "bold",
+    "axes.titleweight": "normal",
     "axes.edgecolor": palette.INK,
     "axes.labelcolor": palette.INK,
     "axes.titlecolor": palette.INK,
@@ -29,7 +29,7 @@ _SETTINGS = {
     "legend.framealpha": 0.85,
     "legend.edgecolor": "none",
     "legend.borderpad": 0.3,
-    "legend.fontsize": 9,
+    "legend.fontsize": 8.5,
     "legend.labelcolor": palette.INK,
     "lines.linewidth": 1.8,
     "text.color": palette.INK,

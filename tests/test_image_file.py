@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from lesionseg.visualize import palette
-from lesionseg.visualize.png import png_bytes
+from lesionseg.visualize.image_file import png_bytes
 
 
 def busy_figure() -> Figure:

@@ -1,15 +1,36 @@
-"""Charts as small PNG files: at most 256 colours, and the same bytes for the same picture."""
+"""A figure as the bytes of a file: PNG, SVG or PDF. The same figure gives the same bytes, without a time stamp."""
 
 import io
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 from scipy.spatial import cKDTree
 
 from lesionseg.visualize import palette, style
+
+FORMATS = ("png", "svg", "pdf")
+_UNDATED = {  # what matplotlib would write of itself and of the time
+    "svg": {"Creator": None, "Date": None},
+    "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
+}
+
+
+def file_bytes(figure: Figure, kind: str, colours: int = 64, kept: Sequence[tuple[int, int, int]] = ()) -> bytes:
+    """The figure as a file of one of FORMATS; `colours` and `kept` as `png_bytes`, for PNG alone."""
+    return png_bytes(figure, colours, kept) if kind == "png" else vector_bytes(figure, kind)
+
+
+@style.applied()
+def vector_bytes(figure: Figure, kind: str) -> bytes:
+    """The figure as `svg`, its letters as shapes so that it needs no font, or as `pdf` with the letters' font in it."""
+    buffer = io.BytesIO()
+    with rc_context({"svg.hashsalt": "lesionseg", "svg.fonttype": "path", "pdf.fonttype": 42}):
+        figure.savefig(buffer, format=kind, metadata=_UNDATED[kind])
+    return buffer.getvalue()
 
 
 @style.applied()
