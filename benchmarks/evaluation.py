@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 
 from lesionseg.common.parallel import cores
-from lesionseg.evaluate.boundary import distances
+from lesionseg.evaluate.boundary import compare_boundaries
 from lesionseg.evaluate.evaluation import Case, Threshold, evaluate
 from lesionseg.images.masks import read_mask
 from lesionseg.inference import native
@@ -98,7 +98,7 @@ def single_image(cases: list[Case], probabilities: np.ndarray) -> None:
         seen.add(truth.shape)
         mask, enlarging = timed(lambda: native.mask_at(map_, truth.shape, 128))  # noqa: B023
         _, counting = timed(lambda: count(mask, truth))  # noqa: B023
-        _, measuring = timed(lambda: distances(mask, truth))  # noqa: B023
+        _, measuring = timed(lambda: compare_boundaries(mask, truth))  # noqa: B023
         size = f"{truth.shape[1]}×{truth.shape[0]}"
         print(f"  {size:>12s}{reading:11.1f}{enlarging:9.1f}{counting:7.1f}{measuring:10.1f}")
 

@@ -62,7 +62,7 @@ def test_counts_at_every_level_are_those_of_thresholding(image):
         assert (counts.tp[q], counts.fp[q], counts.fn[q], counts.tn[q]) == (tp, fp, fn, tn)
 
 
-@pytest.mark.parametrize("threshold", [0.001, 0.2, 1 / 3, 0.5, 0.6, 0.99, 0.9999])
+@pytest.mark.parametrize("threshold", [1e-12, 0.001, 0.2, 1 / 3, 0.5, 0.6, 0.99, 0.9999])
 def test_a_level_is_the_smallest_8_bit_probability_that_reaches_the_threshold(threshold):
     q = level(threshold)
     assert q / 255 >= threshold - 1e-12

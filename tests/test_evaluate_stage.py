@@ -263,6 +263,13 @@ def test_the_threshold_decides(world):
     np.testing.assert_array_equal(world.array("predicted"), world.array("probabilities") / 255 >= 0.9)
 
 
+def test_the_lowest_threshold_takes_every_pixel_that_is_not_zero(world):
+    world.run(threshold=1e-12, keep_largest=True)
+    kept, possible = world.array("predicted") != 0, world.array("probabilities") > 0
+    assert kept.any()
+    assert not (kept & ~possible).any()
+
+
 def test_a_threshold_from_the_training_split_is_used_everywhere_else(world):
     evaluation = world.run(threshold_from="train")
     assert {part["threshold_from"] for part in evaluation.values()} == {"train"}
@@ -341,6 +348,7 @@ def constant_network(probability: float) -> tuple[dict, dict]:
 
 
 EMPTY, FULL = np.zeros((50, 70), np.uint8), np.ones((50, 70), np.uint8)
+DIAGONAL = np.hypot(50, 70)
 SPOT = np.pad(np.ones((10, 10), np.uint8), ((20, 20), (30, 30)))
 
 
@@ -355,7 +363,8 @@ def test_empty_truth_and_empty_prediction_score_one(tmp_path):
         assert set(val[averaging].values()) == {1.0, None}, "all that is defined; one image has no interval"
     assert val["official"]["threshold_jaccard"] == val["official"]["dice"] == 1.0
     assert val["official"]["failure_rate"] == 0.0
-    assert set(val["boundary"].values()) == {0.0}
+    assert val["boundary"]["hd95"] == val["boundary"]["missed_lesions"] == 0
+    assert val["boundary"]["normalised_surface_distance"] == val["boundary"]["boundary_iou"] == 1
     assert val["areas"] == {
         "average_precision": None,
         "average_precision_reason": "no lesion pixel",
@@ -366,20 +375,20 @@ def test_empty_truth_and_empty_prediction_score_one(tmp_path):
 
 
 def test_empty_truth_and_some_prediction_scores_zero(tmp_path):
-    world, val = figures(tmp_path, EMPTY, 0.9)
+    _, val = figures(tmp_path, EMPTY, 0.9)
     assert val["pooled"]["dice"] == val["official"]["jaccard"] == val["pooled"]["specificity"] == 0.0
     assert val["pooled"]["recall"] == 1.0, "nothing to miss"
     assert val["official"]["failure_rate"] == 1.0
-    assert val["boundary"]["hd95"] is None
-    assert val["boundary"]["reason"]
-    assert world.table("per_image")[0]["hd95"] == ""
-    assert world.json("evaluation_detail")["val"]["boundary"]["undefined_images"] == 1
+    assert val["boundary"]["hd95"] == pytest.approx(DIAGONAL)
+    assert val["boundary"]["missed_lesions"] == 0, "there was none"
 
 
 def test_empty_prediction_of_a_lesion_scores_zero(tmp_path):
-    _, val = figures(tmp_path, SPOT, 0.1)
+    world, val = figures(tmp_path, SPOT, 0.1)
     assert val["pooled"]["dice"] == val["pooled"]["precision"] == val["pooled"]["recall"] == 0.0
-    assert val["boundary"]["hd95"] is None
+    assert val["boundary"]["hd95"] == pytest.approx(DIAGONAL)
+    assert val["boundary"]["missed_lesions"] == 1
+    assert float(world.table("per_image")[0]["hd95"]) == pytest.approx(DIAGONAL, abs=0.01)
 
 
 def test_a_mask_that_covers_everything(tmp_path):

@@ -1,46 +1,60 @@
-"""Distances between the outline of a predicted mask and that of the true one.
+"""How near the outline of a predicted mask is to that of the true one.
 
-An outline is the mask's pixels that have one of their four neighbours outside the mask; beyond the edge of the
-image is outside. From every outline pixel of one mask, the distance to the nearest outline pixel of the other is
-measured between pixel centres, in pixels, in both directions. A k-d tree of the outline finds it: its cost grows
-with the outline, not with the area, which at native size is dozens of times less than a distance transform.
+Definitions as in Metrics Reloaded (Maier-Hein et al. 2024, arXiv 2206.01653). An outline is the mask's pixels that
+have one of their four neighbours outside the mask; beyond the edge of the image is outside. From every outline pixel
+of one mask, the distance to the nearest outline pixel of the other is measured between pixel centres, in both
+directions. A k-d tree of the outline finds it: its cost grows with the outline, not with the area, which at native
+size is dozens of times less than a distance transform.
 """
 
+from math import hypot
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 from scipy.spatial import cKDTree
 
+TOLERANCE = 0.01  # of the image's diagonal: outlines this near count as the same
+BAND = 0.02  # of the image's diagonal: width of the band inside an outline (Cheng et al. 2021, arXiv 2103.16562)
+
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
 
-class Distances(NamedTuple):
-    """Boundary distances in pixels; definitions as in Metrics Reloaded (Maier-Hein et al. 2024, arXiv 2206.01653).
+class Boundary(NamedTuple):
+    """What is measured between two outlines.
 
-    `hd95`: the larger of the two directed 95th percentiles (Hausdorff distance without its outliers).
-    `mean_surface`: average symmetric surface distance, the mean over the outline pixels of both masks.
+    `hd95`: the larger of the two directed 95th percentiles of the distances, in pixels (Hausdorff distance without
+    its outliers). `mean_surface_distance`: the mean of the distances in both directions, in pixels (average symmetric
+    surface distance). `normalised_surface_distance`: the share of both outlines that is no farther than `TOLERANCE`
+    from the other. `boundary_iou`: intersection over union of the two masks' bands of width `BAND` along the outline.
     """
 
     hd95: float
-    mean_surface: float
+    mean_surface_distance: float
+    normalised_surface_distance: float
+    boundary_iou: float
 
 
-def distances(predicted: np.ndarray, truth: np.ndarray) -> Distances | None:
-    """Boundary distances of two masks, uint8 (H, W), non-zero is lesion.
+def compare_boundaries(predicted: np.ndarray, truth: np.ndarray) -> Boundary:
+    """Compare two masks of one shape, uint8 (H, W), non-zero is lesion.
 
-    Two empty masks agree: both distances are 0. One empty mask has no outline to measure from: None.
+    Two empty masks agree in everything. Where one alone is empty, a lesion was missed or invented: its distances are
+    the image's diagonal, the largest there can be, and its scores 0, so that finding nothing never pays.
     """
+    diagonal = hypot(*truth.shape)
     ours, theirs = outline(predicted), outline(truth)
     if not len(ours) and not len(theirs):
-        return Distances(0.0, 0.0)
+        return Boundary(0.0, 0.0, 1.0, 1.0)
     if not len(ours) or not len(theirs):
-        return None
+        return Boundary(diagonal, diagonal, 0.0, 0.0)
     forth, _ = cKDTree(theirs).query(ours)
     back, _ = cKDTree(ours).query(theirs)
-    return Distances(
+    both = np.concatenate([forth, back])
+    return Boundary(
         hd95=float(max(np.percentile(forth, 95), np.percentile(back, 95))),
-        mean_surface=float((forth.sum() + back.sum()) / (len(forth) + len(back))),
+        mean_surface_distance=float(both.mean()),
+        normalised_surface_distance=float(np.mean(both <= TOLERANCE * diagonal)),
+        boundary_iou=_boundary_iou(predicted, truth, max(1, round(BAND * diagonal))),
     )
 
 
@@ -59,3 +73,14 @@ def outline(mask: np.ndarray) -> np.ndarray:
 def touches_border(mask: np.ndarray) -> bool:
     """Whether any lesion pixel of a mask (H, W) lies on the edge of the image."""
     return bool(mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any())
+
+
+def _boundary_iou(predicted: np.ndarray, truth: np.ndarray, width: int) -> float:
+    left, top, columns, rows = cv2.boundingRect(predicted | truth)
+    bands = []
+    for mask in (predicted, truth):
+        box = np.ascontiguousarray(mask[top : top + rows, left : left + columns] != 0).view(np.uint8)
+        square = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
+        inside = cv2.erode(box, square, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+        bands.append(cv2.subtract(box, inside))
+    return cv2.countNonZero(bands[0] & bands[1]) / cv2.countNonZero(bands[0] | bands[1])

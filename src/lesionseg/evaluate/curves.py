@@ -1,14 +1,15 @@
 """Precision-recall and ROC curves with their areas, over all pixels, from a histogram of 8-bit probabilities.
 
-The curves pass through every one of the 256 thresholds, so the areas are exact for the stored probabilities.
+scikit-learn takes the cells of the histogram as weighted pixels. The curves pass through every probability that occurs,
+so the areas are exact for the stored ones.
 """
 
 from typing import NamedTuple
 
 import numpy as np
+from sklearn import metrics
 
-from lesionseg.evaluate.histogram import LEVELS, counts_by_level
-from lesionseg.scoring.counts import Counts
+from lesionseg.evaluate.histogram import LEVELS
 
 POINTS = 101  # most points of a thinned curve
 
@@ -37,27 +38,21 @@ def roc(histogram: np.ndarray) -> tuple[Curve | None, Area]:
         return None, Area(None, reason)
     if np.count_nonzero(histogram.sum(0)) == 1:
         return None, Area(None, "all pixels have the same probability")
-    counts = _falling(histogram)
-    x = np.concatenate([[0.0], counts.fp / histogram[0].sum()])
-    y = np.concatenate([[0.0], counts.tp / histogram[1].sum()])
-    thresholds = np.concatenate([[1.0], _thresholds()])
-    return Curve(x, y, thresholds), Area(float(np.trapezoid(y, x)))
+    x, y, thresholds = metrics.roc_curve(**_weighted(histogram), drop_intermediate=False)
+    return Curve(x, y, np.minimum(thresholds, 1.0)), Area(float(metrics.auc(x, y)))  # the first threshold is infinite
 
 
 def precision_recall(histogram: np.ndarray) -> tuple[Curve | None, Area]:
     """Recall against precision, and the average precision: precision summed over the steps in recall.
 
-    That is scikit-learn's `average_precision_score`. Undefined without lesion: recall has no denominator.
+    Undefined without lesion: recall has no denominator.
     """
     if not histogram[1].any():
         return None, Area(None, "no lesion pixel")
-    counts = _falling(histogram)
-    predicted = counts.tp + counts.fp
-    some = predicted > 0  # above the highest probability precision has no denominator
-    recall = counts.tp[some] / histogram[1].sum()
-    precision = counts.tp[some] / predicted[some]
-    area = float(np.sum(np.diff(recall, prepend=0.0) * precision))
-    return Curve(recall, precision, _thresholds()[some]), Area(area)
+    precision, recall, thresholds = metrics.precision_recall_curve(**_weighted(histogram))
+    area = float(metrics.average_precision_score(**_weighted(histogram)))
+    # the last point, recall 0 at precision 1, belongs to no threshold
+    return Curve(recall[-2::-1], precision[-2::-1], thresholds[::-1]), Area(area)
 
 
 def thinned(curve: Curve, points: int = POINTS) -> Curve:
@@ -71,13 +66,10 @@ def thinned(curve: Curve, points: int = POINTS) -> Curve:
     return Curve(*(values[kept] for values in curve))
 
 
-def _falling(histogram: np.ndarray) -> Counts:
-    """Counts at every level, from the highest threshold to the lowest."""
-    return Counts(*(values[::-1] for values in counts_by_level(histogram)))
-
-
-def _thresholds() -> np.ndarray:
-    return np.arange(LEVELS)[::-1] / (LEVELS - 1)
+def _weighted(histogram: np.ndarray) -> dict[str, np.ndarray]:
+    """The filled cells of a histogram, each as a pixel of that probability with its count as weight."""
+    actual, q = np.nonzero(histogram)
+    return {"y_true": actual, "y_score": q / (LEVELS - 1), "sample_weight": histogram[actual, q]}
 
 
 def _one_class(histogram: np.ndarray) -> str | None:

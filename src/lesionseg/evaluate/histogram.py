@@ -24,8 +24,8 @@ def histogram(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def level(threshold: float) -> int:
-    """The smallest 8-bit probability that counts as lesion: q / 255 >= threshold."""
-    return math.ceil(round(threshold * (LEVELS - 1), 9))  # 0.2 * 255 is 51.00000000000001
+    """The smallest 8-bit probability that counts as lesion, 1 to 255: q / 255 >= threshold, which is above 0."""
+    return max(1, math.ceil(round(threshold * (LEVELS - 1), 9)))  # 0.2 * 255 is 51.00000000000001
 
 
 def counts_by_level(histograms: np.ndarray) -> Counts:

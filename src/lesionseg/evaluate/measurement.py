@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lesionseg.evaluate.boundary import Distances, distances, touches_border
+from lesionseg.evaluate.boundary import Boundary, compare_boundaries, touches_border
 from lesionseg.evaluate.histogram import histogram
 from lesionseg.inference import native
 from lesionseg.inference.postprocess import Cleaning, imprint
@@ -21,7 +21,7 @@ class Measurement:
     plain: Counts  # both without test-time augmentation and post-processing
     plain_native: Counts
     histogram: np.ndarray  # int64 (2, 256), of the probabilities at the network's resolution
-    boundary: Distances | None  # at native size; None: one of the two masks is empty
+    boundary: Boundary  # at native size
     shape: tuple[int, int]  # native height and width
     touches_border: bool  # the true lesion reaches the edge of the image
 
@@ -61,7 +61,7 @@ def measure(
         plain=plain_counts,
         plain_native=plain_native,
         histogram=histogram(probabilities, truth),
-        boundary=distances(at_native, original),
+        boundary=compare_boundaries(at_native, original),
         shape=original.shape,
         touches_border=touches_border(original),
     )

@@ -15,7 +15,14 @@ from lesionseg.scoring.counts import Counts
 
 SMALL, LARGE = 0.05, 0.25  # lesion share of the image: below small, from `LARGE` on large, medium between
 _AVERAGED = ("dice", "iou", "precision", "recall", "specificity", "accuracy")
-_BOUNDARY = ("hd95", "hd95_relative", "mean_surface_distance", "mean_surface_distance_relative")
+_BOUNDARY = (
+    "hd95",
+    "hd95_relative",
+    "mean_surface_distance",
+    "mean_surface_distance_relative",
+    "normalised_surface_distance",
+    "boundary_iou",
+)
 
 Figures = dict[str, float | int | str | None]
 
@@ -45,7 +52,8 @@ class SplitReport:
         self._counts["plain_native"].append(measured.plain_native)
         height, width = measured.shape
         diagonal, pixels, native = hypot(height, width), height * width, measured.native
-        hd95, mean = measured.boundary or (np.nan, np.nan)
+        boundary = measured.boundary
+        hd95, mean = boundary.hd95, boundary.mean_surface_distance
         self._rows.append(
             {
                 "width": width,
@@ -57,6 +65,8 @@ class SplitReport:
                 "hd95_relative": hd95 / diagonal,
                 "mean_surface_distance": mean,
                 "mean_surface_distance_relative": mean / diagonal,
+                "normalised_surface_distance": boundary.normalised_surface_distance,
+                "boundary_iou": boundary.boundary_iou,
             }
         )
 
@@ -75,8 +85,9 @@ class SplitReport:
         for name in ("threshold_jaccard", "jaccard", "dice", "failure_rate"):
             figures["official"] |= defined(f"official.{name}", values[f"official.{name}"].mean())
         figures["boundary"] = {name: _mean(values[name]) for name in _BOUNDARY}
-        if None in figures["boundary"].values():
-            figures["boundary"]["reason"] = "in every image one of the two masks is empty"
+        figures["boundary"]["missed_lesions"] = int(
+            np.sum((values["lesion_fraction"] > 0) & (values["predicted_fraction"] == 0))
+        )
         figures["areas"] = {}
         for name, curve in (("average_precision", curves.precision_recall), ("roc_auc", curves.roc)):
             _, area = curve(histogram)
@@ -95,7 +106,6 @@ class SplitReport:
         values = self._per_image()
         size, touching = values["lesion_fraction"], values["touches_border"].astype(bool)
         boundary = {name: values[name] for name in _BOUNDARY}
-        median = _defined(values["hd95"])
         histogram = self.sweep.histogram
         return {
             "by_size": {
@@ -109,8 +119,7 @@ class SplitReport:
             },
             "boundary": {
                 **self._means_with_intervals(boundary, samples, seed),
-                "hd95_median": _rounded(np.median(median)) if len(median) else None,
-                "undefined_images": len(self._ids) - len(median),
+                "hd95_median": _rounded(np.median(values["hd95"])),
             },
             "calibration": {"bins": BINS, "brier_score": _rounded(brier_score(histogram))},
         } | ({"postprocessing_effect": self._effect(samples, seed)} if self._postprocessed else {})
@@ -233,12 +242,8 @@ class SplitReport:
         return {"images": int(members.sum())} | {key: _mean(values[name][members]) for key, name in names.items()}
 
 
-def _defined(values: np.ndarray) -> np.ndarray:
-    return values[~np.isnan(values)]
-
-
 def _mean(values: np.ndarray) -> float | None:
-    defined = _defined(values)
+    defined = values[~np.isnan(values)]
     return _rounded(defined.mean()) if len(defined) else None
 
 
