@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+PROFILES := $(notdir $(basename $(wildcard profiles/*.txt)))
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
@@ -58,7 +59,7 @@ tiny: env ## all five stages on tiny data in a throwaway clone
 	pytest -q -s tests/test_tiny_pipeline.py
 
 exp: env ## an experiment with the settings of a file in profiles/: make exp PROFILE=isic2018
-	@test -f 'profiles/$(PROFILE).txt' || { echo "make exp: name one with PROFILE=: $(notdir $(basename $(wildcard profiles/*.txt)))"; exit 1; }
+	@$(if $(and $(filter 1,$(words $(PROFILE))),$(filter $(PROFILES),$(PROFILE))),,echo "make exp: name one with PROFILE=: $(PROFILES)"; exit 1)
 	dvc exp run $$(sed -n 's/^[a-z]/-S &/p' 'profiles/$(PROFILE).txt')
 
 lock: env ## pin anew what pyproject.toml asks for

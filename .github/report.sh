@@ -4,13 +4,7 @@
 set -euo pipefail
 base=${1:?usage: report.sh BASE-REVISION}
 
-section() { # title, then the command that prints a Markdown table (its two head lines where nothing changed)
-  printf '### %s\n\n' "$1"
-  shift
-  local table
-  table=$("$@")
-  if [ "$(wc -l <<< "$table")" -gt 2 ]; then printf '%s\n\n' "$table"; else printf 'No change.\n\n'; fi
-}
-
-section "Metrics against \`$base\`" dvc metrics diff "$base" HEAD --md
-section "Parameters against \`$base\`" dvc params diff "$base" HEAD --md
+for kind in metrics params; do
+  printf '### %s against `%s`\n\n' "$([ $kind = metrics ] && echo Metrics || echo Parameters)" "$base"
+  dvc "$kind" diff "$base" HEAD --json | python3 .github/diff_table.py
+done

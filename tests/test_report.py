@@ -1,5 +1,7 @@
 """The report page: its words and numbers, and its behaviour in a real browser."""
 
+import base64
+import hashlib
 import io
 import json
 import re
@@ -132,6 +134,14 @@ def test_nothing_comes_from_outside(page):
     assert "default-src 'none'" in text
     assert not re.findall(r"(?:src|href)=[\"'](?!data:|#)", text)
     assert "url(" not in text
+
+
+def test_only_the_script_of_the_page_may_run(page):
+    text = page.read_text(encoding="utf-8")
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in text
+    assert text.count("script-src") == 1
 
 
 def test_every_picture_has_words(page):

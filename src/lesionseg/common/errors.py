@@ -5,6 +5,8 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
+from lesionseg.common.text import printable
+
 SHOWN = 50  # of a long list of problems; the rest is counted
 
 
@@ -16,7 +18,8 @@ class InputError(Exception):
     """
 
     def __init__(self, problems: str | Iterable[str]):
-        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        listed = [problems] if isinstance(problems, str) else problems
+        self.problems = [printable(problem) for problem in listed]  # names in them may be a stranger's
         super().__init__("\n".join(self.problems))
 
 

@@ -12,6 +12,7 @@ _SETTINGS = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters everywhere
     "font.size": 9,
     "axes.titlesize": 9.5,
+    "text.parse_math": False,  # a name with two $ in it is a name
     "axes.titlelocation": "left",
     "axes.titleweight": "normal",
     "axes.edgecolor": palette.INK,

@@ -1,0 +1,115 @@
+"""Names from strangers stay names: in files, tables, charts, Markdown, on a terminal."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from lesionseg.common.errors import InputError
+from lesionseg.common.text import LONGEST_ID, LONGEST_MESSAGE, id_problem, markdown, printable
+from lesionseg.visualize import style
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ISIC_0000000",
+        "scan 12 (1)",
+        "läsion-7",
+        "病変_3",
+        "a.b",
+        "x@2x",
+        "scan_$5_$6",
+        "[3]",
+        "it's",
+        "50% & more",
+        "#1",
+    ],
+)
+def test_names_that_people_have_are_ids(name):
+    assert id_problem(name) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("", "is empty"),
+        ('=HYPERLINK("x")', "begins with '='"),
+        ("@SUM(1)", "begins with '@'"),
+        ("+1", "begins with '\\+'"),
+        ("-rf", "begins with '-'"),
+        (".hidden", "begins with '.'"),
+        ("\tcmd", "unprintable"),
+        ("a\x1b[2J", r"unprintable characters \('a\\x1b\[2J'\)"),
+        ("a\u202egpj", "unprintable"),  # turns the reading direction
+        ("a\udcff", "unprintable"),  # bytes that are no UTF-8
+        ("a|b", r"has \| in it"),
+        ("<b>", r"has < > in it"),
+        ("../a", "begins with '.'"),
+        ("a/b\\c", r"has / \\ in it"),
+        (" a", "space"),
+        ("é" * 76, f"152 bytes long, expected at most {LONGEST_ID}"),
+    ],
+)
+def test_names_that_could_be_taken_for_something_else_are_refused(name, problem):
+    assert re.search(problem, id_problem(name))
+
+
+def test_a_problem_is_one_printable_line_of_bounded_length():
+    (problem,) = InputError(f"x\x1b[31m\r\nstage: all is well{'y' * 10**6}").problems
+    assert problem.startswith(r"x\x1b[31m\r\nstage: all is well")
+    assert problem.isprintable()
+    assert len(problem) < LONGEST_MESSAGE + 20
+    assert printable("Größe 3 µm…") == "Größe 3 µm…"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["| @team [Approve](https://a.example)", "`code`", "<img src=x>", "www.example.com", "![x](y)", "**a**", "a\nb"],
+)
+def test_nothing_in_a_cell_is_markdown(text):
+    cell = markdown(text)
+    assert re.fullmatch(r"<code>([\w .-]|&#\d+;)*</code>", cell)
+    assert markdown("train.epochs") == "train.epochs"
+    assert markdown("1e-05") == "1e-05"
+
+
+def test_the_report_of_a_pull_request_shows_parameters_as_text():
+    evil = "| @team [Approve](https://a.example) |\n\n# Approved"
+    changes = {"params.yaml": {"train.network": {"old": "unet", "new": evil}, "train.epochs": {"old": 3, "new": 4}}}
+    script = ROOT / ".github/diff_table.py"
+    report = subprocess.run([sys.executable, "-I", script], input=json.dumps(changes), capture_output=True, text=True)
+    assert report.returncode == 0, report.stderr
+    lines = report.stdout.splitlines()
+    assert lines[2] == "| params.yaml | train.epochs | 3 | 4 |"
+    assert len(lines) == 5
+    assert not re.search(r"@|\[|#(?!\d)", report.stdout)
+
+
+@pytest.mark.parametrize("text", ["scan_$5_$6", "$\\frac{$", "a$^$b"])
+def test_charts_draw_a_name_as_it_is(text):
+    """Between two $ matplotlib would read a formula, and fail on these."""
+    with style.applied():
+        figure = Figure()
+        figure.text(0, 0, text)
+        figure.subplots().set_title(text)
+    FigureCanvasAgg(figure).draw()
+
+
+@pytest.mark.parametrize("name", ["", "none", "../profiles/tiny", "tiny isic2018", "%", "tiny'; touch sprung; '"])
+def test_a_profile_that_is_not_there_is_refused_before_anything_runs(tmp_path, name):
+    (tmp_path / "profiles").mkdir()
+    for profile in ("tiny", "isic2018"):
+        (tmp_path / "profiles" / f"{profile}.txt").touch()
+    (tmp_path / "Makefile").write_text((ROOT / "Makefile").read_text(encoding="utf-8").replace("exp: env ", "exp: "))
+    said = subprocess.run(["make", "exp", f"PROFILE={name}"], cwd=tmp_path, capture_output=True, text=True)
+    assert said.returncode == 2
+    assert said.stdout == "make exp: name one with PROFILE=: isic2018 tiny\n"
+    assert not (tmp_path / "sprung").exists()
