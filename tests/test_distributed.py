@@ -69,6 +69,7 @@ def outcome(folder: Path) -> dict:
         pytest.param(PLAIN, "unet", marks=pytest.mark.slow),
         pytest.param(PLAIN, "deeplabv3", marks=pytest.mark.slow),
         pytest.param(PLAIN, "nnunet_resenc", marks=pytest.mark.slow),  # no batch norm, deep supervision
+        pytest.param(PLAIN, "quarter_unet", marks=pytest.mark.slow),  # a batch norm of its own
     ],
 )
 def test_two_processes_train_like_one(tmp_path, recipe, name):

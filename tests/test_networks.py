@@ -43,6 +43,7 @@ def parameters(network):
         # nnU-Net's own code (dynamic-network-architectures 0.4.4) has 105,915,878 with seven stages: the head
         # of the deepest decoder stage (512 + 1), which its loss gives the weight 0, is not here
         ("nnunet_resenc", 32, 105_915_878 - 513),
+        ("quarter_unet", 24, 1_975_636),
     ],
 )
 def test_published_parameter_count(name, base_width, expected):
@@ -226,6 +227,28 @@ def test_nnunet_supervises_five_resolutions_in_training_and_gives_one_in_evaluat
     outputs = network.train()(torch.rand(2, 3, 128, 128))
     assert [tuple(output.shape) for output in outputs] == [(2, 1, 128 // 2**i, 128 // 2**i) for i in range(5)]
     assert isinstance(network.eval()(torch.rand(1, 3, 128, 128)), torch.Tensor)
+
+
+@pytest.mark.parametrize("sides", [(36, 52), (44, 100)])
+def test_quarter_unet_takes_sides_that_are_odd_on_the_way_down(sides):
+    network = networks.build("quarter_unet", SMALL)
+    assert network.train()(torch.rand(2, 3, *sides)).shape == (2, 1, *sides)
+
+
+def test_quarter_unet_begins_near_the_share_of_lesion():
+    """So that the first epochs are not spent on finding that most of a photograph is skin."""
+    torch.manual_seed(0)
+    network = networks.build("quarter_unet", 24).train()
+    assert 0.1 < torch.sigmoid(network(torch.rand(4, 3, 64, 64))).mean() < 0.4
+
+
+def test_quarter_unet_costs_a_sixth_of_the_default_unet():
+    def gmac(name, base_width):
+        with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as flops:
+            networks.build(name, base_width).eval()(torch.empty(1, 3, 256, 256))
+        return flops.get_total_flops() / 2e9
+
+    assert gmac("quarter_unet", 24) < gmac("unet", 16) / 6
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), [((7, 5), (56, 40)), ((1, 3), (8, 24)), ((4, 4), (4, 4))])

@@ -13,12 +13,14 @@ from lesionseg.common.errors import InputError
 from lesionseg.networks.deeplabv3 import DeepLabV3
 from lesionseg.networks.ensemble import Ensemble
 from lesionseg.networks.nnunet import ResidualEncoderUNet
+from lesionseg.networks.quarter_unet import QuarterUNet
 from lesionseg.networks.unet import UNet
 
 _NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     "unet": UNet,
     "deeplabv3": DeepLabV3,
     "nnunet_resenc": ResidualEncoderUNet,
+    "quarter_unet": QuarterUNet,
 }
 NAMES = tuple(_NETWORKS)
 # Narrower, torch 2.13 corrupts memory on the CPU: oneDNN's backward pass of a 1×1 convolution of stride 2 with at most

@@ -159,7 +159,7 @@ def share_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
                 module.__class__ = _SyncBatchNorm
         return model
     for module in model.modules():
-        if type(module) is nn.BatchNorm2d:
+        if isinstance(module, nn.BatchNorm2d):
             module.__class__ = GlobalBatchNorm2d
     return model
 
