@@ -325,3 +325,18 @@ def test_a_file_longer_than_any_image_is_not_read(tmp_path, monkeypatch):
     with pytest.raises(ImageError, match="more than any image of 89 megapixels"):
         decode(tmp_path / "a.bmp")
     assert header.BYTE_LIMIT > 6 * PIXEL_LIMIT
+
+
+@pytest.mark.parametrize("suffix", ["tif", "gif", "png", "webp"])
+def test_several_pages_are_refused(tmp_path, suffix):
+    pages = [Image.new("L", (40, 30), level) for level in (10, 120, 240)]
+    pages[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=pages[1:])
+    with pytest.raises(ImageError, match="several pages"):
+        read_rgb(tmp_path / f"a.{suffix}")
+
+
+def test_a_preview_behind_the_picture_is_no_page(tmp_path):
+    Image.new("L", (40, 30), 90).save(tmp_path / "a.tif", save_all=True, append_images=[Image.new("L", (20, 15), 9)])
+    pixels, size = read_rgb(tmp_path / "a.tif")
+    assert size == (40, 30)
+    assert (pixels == 90).all()

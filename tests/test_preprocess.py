@@ -27,7 +27,7 @@ from lesionseg.formats import manifest
 from lesionseg.formats.manifest import Pair
 from lesionseg.formats.processed import Sample, open_arrays, read_samples
 from lesionseg.preprocess.contact_sheet import LIMIT, contact_sheet, save_png
-from lesionseg.preprocess.pairs import BadPair, read_pairs
+from lesionseg.preprocess.pairs import BadPair, ReadPair, read_pair, read_pairs
 
 STAGE = Path(__file__).parents[1] / "stages/preprocess.py"
 REAL = Path(os.environ.get("LESIONSEG_REAL_DATA", Path(__file__).parents[2] / "shared/data"))
@@ -230,7 +230,7 @@ def spoil(raw: Raw) -> dict[str, str]:
         "L001": "images/L001.jpg: not found",
         "L002": "masks/L002_segmentation.png: is not an image of a format read here",
         "L003": "masks/L003_segmentation.png: is 70×90 pixels, expected 90×70 as images/L003.jpg",
-        "L004": "grey values",
+        "L004": "expected a binary mask",
         "L005": "images/L005.jpg: is empty",
     }
 
@@ -426,3 +426,33 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     ]
     assert (tmp_path / "out360/images.npy").stat().st_size > 70e6
     assert peaks[1] - peaks[0] < 10 * 1024  # kilobytes
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_a_mask_drawn_on_the_stored_pixels_is_told_by_exif(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    photograph(1).save(tmp_path / "a.jpg", exif=exif)
+    Image.fromarray(lesion(1)).save(tmp_path / "a.png")
+    (problem,) = read_pair(tmp_path, "a.jpg", "a.png", 32).problems
+    assert f"EXIF orientation {orientation}: the mask was drawn on the stored pixels" in problem
+
+
+@pytest.mark.parametrize(("orientation", "doubtful"), [(1, False), (2, True), (3, True), (4, True)])
+def test_an_orientation_that_the_sizes_do_not_confirm_is_noted(tmp_path, orientation, doubtful):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    photograph(1).save(tmp_path / "a.jpg", exif=exif)
+    Image.fromarray(lesion(1)).save(tmp_path / "a.png")
+    assert read_pair(tmp_path, "a.jpg", "a.png", 32).turned is doubtful
+
+
+@pytest.mark.parametrize("bits", [10, 12])
+def test_few_bits_in_a_16_bit_image_are_refused(tmp_path, bits):
+    grey = np.asarray(photograph(1).convert("L")).astype(np.uint16) << (bits - 8)
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    Image.fromarray(lesion(1)).save(tmp_path / "m.png")
+    (problem,) = read_pair(tmp_path, "a.png", "m.png", 32).problems
+    assert "a.png: is all but black" in problem
+    Image.fromarray(grey << (16 - bits)).save(tmp_path / "a.png")
+    assert isinstance(read_pair(tmp_path, "a.png", "m.png", 32), ReadPair)

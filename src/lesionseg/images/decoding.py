@@ -18,6 +18,7 @@ from lesionseg.images.header import BYTE_LIMIT, PIXEL_LIMIT, SIDEWAYS, ImageErro
 # cruder: at 1.25 the mean difference from a full decode stays below 0.6 of 255.
 DCT_MARGIN = 1.25
 
+PAGED_FORMATS = ("TIFF", "GIF", "PNG", "WEBP")  # MPO, a phone's, holds versions of one photograph, the best first
 LOSSY_FORMATS = ("JPEG", "MPO", "WEBP")
 
 _TRANSPOSE = {
@@ -55,10 +56,15 @@ def read_rgb(path: str | Path, size: int | None = None) -> tuple[np.ndarray, tup
     black, 16-bit grey is scaled to 8 bits. Raises ImageError when the file is missing, broken or not an image.
     """
     decoded = decode(path, size)
+    return rgb(decoded, size), (decoded.width, decoded.height)
+
+
+def rgb(decoded: Decoded, size: int | None = None) -> np.ndarray:
+    """What `read_rgb` returns of an image that was decoded for this `size`: uint8 (height, width, 3)."""
     image = to_rgb(decoded.image)
     if size is not None:
         image = image.resize((size, size), Image.Resampling.BILINEAR, box=decoded.box)
-    return np.asarray(decoded.upright(image)), (decoded.width, decoded.height)
+    return np.asarray(decoded.upright(image))
 
 
 def decode(path: str | Path, size: int | None = None) -> Decoded:
@@ -70,6 +76,7 @@ def decode(path: str | Path, size: int | None = None) -> Decoded:
     image = open_image(io.BytesIO(data))
     box, stored, turn = None, image.size, orientation(image)
     try:
+        _check_single(image)
         if size is not None and image.format in ("JPEG", "MPO"):
             wanted = round(DCT_MARGIN * size)
             draft = image.draft(None, (wanted, wanted))
@@ -78,7 +85,7 @@ def decode(path: str | Path, size: int | None = None) -> Decoded:
             # Loading a PNG does not look at the checksums of its chunks.
             open_image(io.BytesIO(data)).verify()
         image.load()
-    except MemoryError:
+    except (MemoryError, ImageError):
         raise
     except Exception as error:  # Pillow's decoders raise nearly everything on broken files
         raise ImageError(reason(error)) from None
@@ -105,6 +112,20 @@ def to_rgb(image: Image.Image) -> Image.Image:
         black = Image.new("RGBA", colour.size, (0, 0, 0, 255))
         return Image.alpha_composite(black, colour).convert("RGB")
     return image.convert("RGB")
+
+
+def _check_single(image: Image.Image) -> None:
+    """Raise ImageError when another page follows that is no smaller copy of the first, as previews and pyramids are."""
+    if image.format not in PAGED_FORMATS:
+        return
+    size = image.size
+    try:
+        image.seek(1)
+    except EOFError:
+        return
+    if image.width >= size[0] and image.height >= size[1]:
+        raise ImageError("has several pages, expected one picture; save the right one as a file of its own")
+    image.seek(0)
 
 
 def _read(path: str | Path) -> bytes:

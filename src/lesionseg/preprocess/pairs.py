@@ -10,10 +10,12 @@ import numpy as np
 from PIL import Image
 
 from lesionseg.common.parallel import ordered_process_map, worker_count
-from lesionseg.images.decoding import ImageError, decode, read_rgb
+from lesionseg.images.decoding import Decoded, ImageError, decode, rgb
+from lesionseg.images.header import SIDEWAYS
 from lesionseg.images.masks import binary, shrink
 from lesionseg.preprocess.duplicates import thumbnail
 
+BLACK = 16  # of 255: what 12 bits look like in 16; no photograph is so dark
 PAIRS_A_PROCESS = 32  # the start of a process, about half a second, is worth it from here on
 
 
@@ -27,6 +29,7 @@ class ReadPair:
     width: int  # native size, upright
     height: int
     lesion_fraction: float  # of the native mask
+    turned: bool = False  # EXIF turns the image, nothing the mask, and the sizes do not tell which of the two is right
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def _read(raw: Path, size: int, files: tuple[str, str]) -> ReadPair | BadPair:
 
 
 def read_pair(raw: Path, image: str, mask: str, size: int) -> ReadPair | BadPair:
-    """Read and check one pair: both files whole and readable, the same size, the mask binary (see masks)."""
+    """Read and check one pair: both files whole and readable, the same size, the image not black, the mask binary."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")  # broken EXIF blocks and the like; what matters is raised
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -72,14 +75,14 @@ def _read_pair(raw: Path, image: str, mask: str, size: int) -> ReadPair | BadPai
             problems.append(f"{name}: {error}")
             return None
 
-    rgb = attempt(image, lambda path: read_rgb(path, size))
-    lesion = attempt(mask, lambda path: binary(decode(path)))
-    if rgb and lesion and rgb[1] != lesion[0].size:
-        found, expected = lesion[0].size, rgb[1]
-        problems.append(f"{mask}: is {found[0]}×{found[1]} pixels, expected {expected[0]}×{expected[1]} as {image}")
+    photograph = attempt(image, lambda path: _photograph(path, size))
+    lesion = attempt(mask, lambda path: _lesion(path))
+    if photograph and lesion and (photograph[0].width, photograph[0].height) != lesion[1].size:
+        problems.append(f"{mask}: {_other_size(image, photograph[0], lesion[1].size)}")
     if problems:
         return BadPair(tuple(problems))
-    (pixels, (width, height)), (shape, lesion_pixels) = rgb, lesion
+    (decoded, pixels), (decoded_mask, shape, lesion_pixels) = photograph, lesion
+    width, height = decoded.width, decoded.height
     return ReadPair(
         image=pixels,
         mask=shrink(shape, size),
@@ -87,4 +90,35 @@ def _read_pair(raw: Path, image: str, mask: str, size: int) -> ReadPair | BadPai
         width=width,
         height=height,
         lesion_fraction=lesion_pixels / (width * height),
+        turned=decoded.orientation != 1
+        and decoded_mask.orientation == 1
+        and (decoded.orientation < 5 or width == height),
     )
+
+
+def _photograph(path: Path, size: int) -> tuple[Decoded, np.ndarray]:
+    """The decoded image, and its pixels at the wanted size. Raises ImageError."""
+    decoded = decode(path, size)
+    pixels = rgb(decoded, size)
+    if (brightest := int(pixels.max())) <= BLACK:
+        raise ImageError(
+            f"is all but black, its brightest value is {brightest} of 255, expected a photograph; values of 12 bits in "
+            "a file of 16 look so: scale them to the full range"
+        )
+    return decoded, pixels
+
+
+def _lesion(path: Path) -> tuple[Decoded, Image.Image, int]:
+    """The decoded mask, the same as an upright image of 0 and 255, and its lesion pixels. Raises ImageError."""
+    decoded = decode(path)
+    return decoded, *binary(decoded)
+
+
+def _other_size(image: str, decoded: Decoded, found: tuple[int, int]) -> str:
+    text = f"is {found[0]}×{found[1]} pixels, expected {decoded.width}×{decoded.height} as {image}"
+    if decoded.orientation in SIDEWAYS and found == (decoded.height, decoded.width):
+        text += (
+            f", which is stored as {found[0]}×{found[1]} and turned by its EXIF orientation {decoded.orientation}: the "
+            "mask was drawn on the stored pixels; turn it too, or remove the orientation (exiftool -Orientation= FILE)"
+        )
+    return text
