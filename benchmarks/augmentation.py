@@ -5,17 +5,18 @@ import time
 
 import numpy as np
 
-from lesionseg.train.augment import Augmenter
+from lesionseg.train.augment import Augmentation, Augmenter
 
-OFF = {"flips": False, "rotations": "none"}
+OFF = {"flips": False, "rotations": "none", "scale_shift": "none", "elastic": "none", "colour": "none"}
+USUAL = OFF | {"flips": True, "rotations": "right_angles"}
 OPTIONS = {
     "nothing": OFF,
-    "flips and right angles (default)": {},
-    "any rotation": {"flips": False, "rotations": "any"},
+    "flips and right angles (default)": USUAL,
+    "any rotation": OFF | {"rotations": "any"},
     "scale_shift": OFF | {"scale_shift": "strong"},
     "elastic": OFF | {"elastic": "strong"},
     "colour": OFF | {"colour": "strong"},
-    "all": {"rotations": "any", "scale_shift": "strong", "elastic": "strong", "colour": "strong"},
+    "all": USUAL | {"rotations": "any", "scale_shift": "strong", "elastic": "strong", "colour": "strong"},
 }
 REPETITIONS = 200
 
@@ -26,7 +27,8 @@ def main() -> None:
     mask = (image[..., 0] > 127).astype(np.uint8)
     print(f"milliseconds a sample of {side}x{side}, median of {REPETITIONS}, on one core")
     for name, options in OPTIONS.items():
-        augment = Augmenter(0, side, **options)
+        augmentation = Augmentation(**{f"augment_{option}": value for option, value in options.items()})
+        augment = Augmenter(0, side, augmentation)
         durations = []
         for index in range(REPETITIONS):
             start = time.perf_counter()

@@ -30,10 +30,21 @@ from torch.utils.data import DataLoader, Dataset
 from lesionseg import networks
 from lesionseg.common.hardware import choose_device, describe_device, use_deterministic_algorithms
 from lesionseg.common.parallel import cores
+from lesionseg.common.parameters import load
 from lesionseg.train import losses, precision
-from lesionseg.train.augment import Augmenter
-from lesionseg.train.loading import Samples, default_workers
-from lesionseg.train.loop import Data, Recipe, fit, unit_interval
+from lesionseg.train.augment import Augmentation, Augmenter
+from lesionseg.train.loading import Data, Samples, default_workers
+from lesionseg.train.logbook import Record
+from lesionseg.train.loop import fit, unit_interval
+from lesionseg.train.recipe import Machine, Recipe
+
+
+class Published(Recipe, Augmentation, losses.Options, extra="ignore"):
+    """The parameters of the train group that make a step."""
+
+
+PUBLISHED = load("train", Published, Path(__file__).parents[1] / "params.yaml")
+LOSS = losses.build("bce_dice", dice_weight=1.0)
 
 
 def draw(count: int, side: int, folder: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -51,58 +62,24 @@ def draw(count: int, side: int, folder: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.load(folder / "images.npy", mmap_mode="r"), np.load(folder / "masks.npy", mmap_mode="r")
 
 
-def bare(
-    model: nn.Module,
-    images: np.ndarray,
-    masks: np.ndarray,
-    steps: int,
-    hardware: torch.device,
-    dtype: torch.dtype,
-    *,
-    channels_last: bool = True,
-    mode: str | None = None,
-) -> float:
-    """Images per second of `steps` steps on the batch `images` uint8 (B, H, W, 3), `masks` uint8 (B, H, W).
-
-    `mode`: a mode of torch.compile for the network, `graph` to replay the whole step as one CUDA graph, or None.
-    """
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    model.to(hardware, memory_format=layout).train()
-    inputs = unit_interval(torch.from_numpy(np.array(images)).to(hardware)).contiguous(memory_format=layout)
-    targets = torch.from_numpy(np.array(masks)).to(hardware)[:, None].float()
-    network = torch.compile(model, mode=mode) if mode not in (None, "graph") else model
-    loss = losses.build("bce_dice")
-    optimiser = torch.optim.Adam(model.parameters(), 1e-4, fused=True, capturable=mode == "graph")
-    scaler = torch.amp.GradScaler(hardware.type, enabled=dtype == torch.float16)
+def bare(model: nn.Module, images: np.ndarray, masks: np.ndarray, steps: int, machine: Machine) -> float:
+    """Images per second of `steps` steps on the batch `images` uint8 (B, H, W, 3), `masks` uint8 (B, H, W)."""
+    model.to(machine.device, memory_format=torch.channels_last).train()
+    inputs = unit_interval(torch.from_numpy(np.array(images)).to(machine.device))
+    targets = torch.from_numpy(np.array(masks)).to(machine.device)[:, None].float()
+    optimiser = torch.optim.Adam(model.parameters(), 1e-4, fused=True)
+    scaler = torch.amp.GradScaler(machine.device.type, enabled=machine.dtype == torch.float16)
 
     def step() -> None:
-        # autocast's cache of cast weights must not outlive a capture
-        with torch.autocast(hardware.type, dtype, enabled=dtype != torch.float32, cache_enabled=mode != "graph"):
-            logits = network(inputs)
-        scaler.scale(loss(logits, targets).mean()).backward()
+        with precision.autocast(machine.device, machine.dtype):
+            logits = model(inputs)
+        scaler.scale(LOSS(logits, targets).mean()).backward()
         scaler.step(optimiser)
         scaler.update()
         optimiser.zero_grad()
 
-    for _ in range(1 if mode is None else 3):  # allocates gradients and optimiser state, compiles
-        step()
-    if mode == "graph":
-        step = captured(step, hardware)
-    return rate(step, steps, len(inputs), hardware)
-
-
-def captured(step: Callable[[], None], hardware: torch.device) -> Callable[[], None]:
-    """`step` as one CUDA graph: a single launch for all its kernels."""
-    beside = torch.cuda.Stream(hardware)
-    beside.wait_stream(torch.cuda.current_stream(hardware))
-    with torch.cuda.stream(beside):  # warm up outside the capture, as torch asks for
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream(hardware).wait_stream(beside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
-    return graph.replay
+    step()  # allocates gradients and optimiser state
+    return rate(step, steps, len(inputs), machine.device)
 
 
 def rate(step: Callable[[], None], steps: int, images: int, hardware: torch.device) -> float:
@@ -120,24 +97,13 @@ def wait(hardware: torch.device) -> None:
         torch.cuda.synchronize(hardware)
 
 
-def loop(
-    model: nn.Module,
-    images: np.ndarray,
-    masks: np.ndarray,
-    batch_size: int,
-    hardware: torch.device,
-    dtype: torch.dtype,
-    workers: int,
-    **recipe: object,
-) -> float:
+def loop(model: nn.Module, images: np.ndarray, masks: np.ndarray, batch_size: int, machine: Machine) -> float:
     """Images per second of `fit`'s second epoch over all images but one, on which it validates."""
     rows = list(range(len(images)))
-    data = Data(Samples(images, masks, Augmenter(0, images.shape[1])), rows[:-1], rows[-1:], [str(row) for row in rows])
-    settings = Recipe(**({"epochs": 2, "batch_size": batch_size, "learning_rate": 1e-4, "seed": 0} | recipe))
-    fitted = fit(
-        model, losses.build("bce_dice"), data, settings, device=hardware, dtype=dtype, workers=workers, quiet=True
-    )
-    return fitted.images_per_second[-1]
+    samples = Samples(images, masks, Augmenter(0, images.shape[1], PUBLISHED))
+    data = Data(samples, rows[:-1], rows[-1:], [str(row) for row in rows])
+    recipe = PUBLISHED.model_copy(update={"epochs": 2, "batch_size": batch_size})
+    return fit(model, LOSS, data, recipe, machine, Record(quiet=True)).images_per_second[-1]
 
 
 class Files(Dataset):
@@ -170,13 +136,13 @@ def plain(model: nn.Module, folder: Path, count: int, batch_size: int, hardware:
     model.to(hardware, memory_format=torch.contiguous_format).train()
     optimiser = torch.optim.Adam(model.parameters(), 1e-4)
     loader = DataLoader(Files(folder, count), batch_size, shuffle=True, num_workers=workers, drop_last=True)
-    loss, total, seen = losses.build("bce_dice"), 0.0, 0
+    total, seen = 0.0, 0
     wait(hardware)
     began = time.perf_counter()
     for images, masks in loader:
         images, masks = images.to(hardware), masks.to(hardware)
         optimiser.zero_grad()
-        batch_loss = loss(model(images), masks).mean()
+        batch_loss = LOSS(model(images), masks).mean()
         batch_loss.backward()
         optimiser.step()
         total += batch_loss.item()
@@ -202,6 +168,7 @@ def main() -> None:
     dtype = precision.choose(options.precision, hardware)
     use_deterministic_algorithms(True)  # as the stage does by default
     workers = default_workers(hardware, cores()) if options.workers is None else options.workers
+    machine = Machine(hardware, dtype, workers)
     count = options.steps * options.batch_size
     print(f"{describe_device(hardware)}, torch {torch.__version__}, {dtype}, {workers} workers")
     print("base   loop   bare  plain images/s   loop/bare  loop/plain")
@@ -214,8 +181,8 @@ def main() -> None:
             batch = slice(options.batch_size)
             rates: dict[str, list[float]] = {"loop": [], "bare": [], "plain": []}
             for _ in range(options.rounds):
-                rates["loop"].append(loop(ours, images, masks, options.batch_size, hardware, dtype, workers))
-                rates["bare"].append(bare(ours, images[batch], masks[batch], options.steps, hardware, dtype))
+                rates["loop"].append(loop(ours, images, masks, options.batch_size, machine))
+                rates["bare"].append(bare(ours, images[batch], masks[batch], options.steps, machine))
                 rates["plain"].append(plain(theirs, Path(folder), count, options.batch_size, hardware, workers))
             best = {name: max(values) for name, values in rates.items()}
             to_bare, to_plain = best["loop"] / best["bare"], best["loop"] / best["plain"]

@@ -8,9 +8,10 @@ from collections import Counter
 import cv2
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
-from lesionseg.common.errors import InputError
-from lesionseg.train.augment import Augmenter, RightAngleRotation
+from lesionseg.train.augment import Augmentation, RightAngleRotation
+from tiny_training import augmenter
 
 SIDE = 64
 OPTIONS = {
@@ -46,7 +47,7 @@ def iou(first, second):
 def test_image_and_mask_stay_aligned(option):
     """The lesion is darker than the skin before and after, so that the image itself shows where the mask belongs."""
     image, mask = sample()
-    augment = Augmenter(0, SIDE, **OPTIONS[option])
+    augment = augmenter(0, SIDE, **OPTIONS[option])
     moved = 0
     for index in range(40):
         changed, truth = augment(image, mask, epoch=1, sample=index)
@@ -62,7 +63,7 @@ def test_image_and_mask_stay_aligned(option):
 def test_shapes_types_and_inputs_are_kept(option):
     image, mask = sample()
     before = image.copy(), mask.copy()
-    augment = Augmenter(0, SIDE, **OPTIONS[option])
+    augment = augmenter(0, SIDE, **OPTIONS[option])
     for index in range(8):
         changed, truth = augment(image, mask, 0, index)
         assert changed.shape == image.shape
@@ -77,7 +78,7 @@ def test_shapes_types_and_inputs_are_kept(option):
 
 def test_default_is_exactly_the_eight_symmetries_of_the_square_equally_often():
     image, mask = sample()
-    augment = Augmenter(0, SIDE)
+    augment = augmenter(0, SIDE)
     symmetries = {}
     for turns in range(4):
         for name, flipped in (("", mask), ("flipped", mask[:, ::-1])):
@@ -97,14 +98,14 @@ def test_flips_and_rotations_have_a_switch_each():
     image, mask = sample()
     rotations = {np.rot90(mask, turns).tobytes() for turns in range(4)}
     flips = {flipped.tobytes() for flipped in (mask, mask[::-1], mask[:, ::-1], mask[::-1, ::-1])}
-    only_rotations, only_flips = Augmenter(0, SIDE, flips=False), Augmenter(0, SIDE, rotations="none")
+    only_rotations, only_flips = augmenter(0, SIDE, flips=False), augmenter(0, SIDE, rotations="none")
     assert {only_rotations(image, mask, 0, index)[1].tobytes() for index in range(60)} == rotations
     assert {only_flips(image, mask, 0, index)[1].tobytes() for index in range(60)} == flips
 
 
 def test_all_off_changes_nothing():
     image, mask = sample()
-    changed, truth = Augmenter(0, SIDE, **OFF)(image, mask, 3, 5)
+    changed, truth = augmenter(0, SIDE, **OFF)(image, mask, 3, 5)
     assert np.array_equal(changed, image)
     assert np.array_equal(truth, mask)
 
@@ -122,14 +123,14 @@ def test_rotation_by_opencv_is_numpys(turns):
 
 def augmented(option, seed, epoch, index):
     image, mask = sample()
-    changed, truth = Augmenter(seed, SIDE, **OPTIONS[option])(image, mask, epoch, index)
+    changed, truth = augmenter(seed, SIDE, **OPTIONS[option])(image, mask, epoch, index)
     return changed.tobytes() + truth.tobytes()
 
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_order_and_history_change_nothing(option):
     image, mask = sample()
-    augment = Augmenter(0, SIDE, **OPTIONS[option])
+    augment = augmenter(0, SIDE, **OPTIONS[option])
     forward = {index: augment(image, mask, 2, index) for index in range(12)}
     for index in reversed(range(12)):
         augment(image, mask, 7, index)  # something in between
@@ -149,7 +150,7 @@ def test_epochs_samples_and_seeds_differ(option):
     image, mask = sample()
 
     def draws(seed, epochs, indices):
-        augment = Augmenter(seed, SIDE, **OPTIONS[option])
+        augment = augmenter(seed, SIDE, **OPTIONS[option])
         return [augment(image, mask, epoch, index)[0].tobytes() for epoch in epochs for index in indices]
 
     reference = draws(0, [0], range(40))
@@ -170,7 +171,7 @@ def test_elastic_moves_pixels_by_the_share_of_the_side_it_says(strength, share):
     side = 256
     ramp = np.broadcast_to(np.arange(side, dtype=np.uint8), (side, side))
     image, mask = np.repeat(ramp[..., None], 3, axis=2).copy(), np.zeros((side, side), np.uint8)
-    augment = Augmenter(0, side, elastic=strength, **OFF)
+    augment = augmenter(0, side, elastic=strength, **OFF)
     middle = slice(32, -32)  # off the borders, where pixels are reflected
     displaced = [
         augment(image, mask, 0, index)[0][middle, middle, 0].astype(float) - ramp[middle, middle] for index in range(10)
@@ -184,7 +185,7 @@ def test_scale_stays_in_its_range_and_uses_it(strength, smallest, largest):
     mask = np.zeros((side, side), np.uint8)
     cv2.circle(mask, (128, 128), 40, 1, -1)
     image = np.repeat(mask[..., None], 3, axis=2) * 100
-    augment = Augmenter(0, side, scale_shift=strength, **OFF)
+    augment = augmenter(0, side, scale_shift=strength, **OFF)
     scales, shifts = [], []
     for index in range(150):
         truth = augment(image, mask, 0, index)[1]
@@ -204,7 +205,7 @@ def test_colour_leaves_the_mask_and_changes_more_when_strong():
     image, mask = sample()
     changes = {}
     for strength in ("light", "strong"):
-        augment = Augmenter(0, SIDE, colour=strength, **OFF)
+        augment = augmenter(0, SIDE, colour=strength, **OFF)
         results = [augment(image, mask, 0, index) for index in range(40)]
         assert all(np.array_equal(truth, mask) for _, truth in results)
         changes[strength] = np.mean([np.abs(changed.astype(int) - image).mean() for changed, _ in results])
@@ -217,7 +218,7 @@ def test_any_rotation_turns_all_the_way():
     mask = np.zeros((side, side), np.uint8)
     cv2.circle(mask, (64, 34), 4, 1, -1)
     image = np.repeat(mask[..., None], 3, axis=2)
-    augment = Augmenter(0, side, flips=False, rotations="any")
+    augment = augmenter(0, side, flips=False, rotations="any")
     angles = []
     for index in range(200):
         rows, columns = augment(image, mask, 0, index)[1].nonzero()
@@ -230,14 +231,15 @@ def test_any_rotation_turns_all_the_way():
 
 
 def test_every_unknown_strength_is_named_in_one_error():
-    with pytest.raises(InputError) as caught:
-        Augmenter(0, SIDE, rotations="45", elastic="medium", colour="weak")
-    assert [problem.split(":")[0] for problem in caught.value.problems] == [
-        "augment_rotations",
-        "augment_elastic",
-        "augment_colour",
+    choices = {"augment_rotations": "45", "augment_scale_shift": "light", "augment_elastic": "a", "augment_colour": "b"}
+    with pytest.raises(ValidationError) as caught:
+        Augmentation(augment_flips=True, **choices)
+    assert [problem["loc"] for problem in caught.value.errors()] == [
+        ("augment_rotations",),
+        ("augment_elastic",),
+        ("augment_colour",),
     ]
-    assert "found 'medium', expected one of none, light, strong" in caught.value.problems[1]
+    assert "'none', 'light' or 'strong'" in str(caught.value)
 
 
 def test_import_asks_no_server_and_warns_of_nothing():

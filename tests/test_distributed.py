@@ -16,26 +16,26 @@ import torch
 from torch import nn
 
 from lesionseg.common.errors import InputError
-from lesionseg.train import distributed, losses
-from lesionseg.train.distributed import Place, launch
+from lesionseg.train import distributed
+from lesionseg.train.distributed import World, launch
 from lesionseg.train.loop import unit_interval
-from tiny_training import CPU, EVERYTHING, PLAIN, arrays, member, network
+from tiny_training import CPU, EVERYTHING, PLAIN, arrays, bce_dice, member, network
 
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}  # float32, sums in another order
 
 
 def gradients_of_shares(folder: str, batches: list[list[int]]) -> None:
     """Take this process's share of each batch through U-Net forward and backward; the first saves what came out."""
-    place = distributed.place()
-    with distributed.group(place, CPU):
+    world = distributed.world_from_environment()
+    with distributed.process_group(world, CPU):
         for batch, sizes in enumerate(batches):
-            start = sum(sizes[: place.rank])
-            model = distributed.share_batch_norm(network(4), CPU)
-            wrapped = distributed.share_gradients(model, CPU)
-            images, masks = (torch.from_numpy(array[start : start + sizes[place.rank]]) for array in arrays(sum(sizes)))
-            image_losses = losses.build("bce_dice")(wrapped(unit_interval(images)), masks[:, None])
-            (image_losses.sum() * place.processes / sum(sizes)).backward()
-            if place.first:
+            start = sum(sizes[: world.rank])
+            model = distributed.synchronise_batch_norm(network(4), CPU)
+            wrapped = distributed.synchronise_gradients(model, CPU)
+            images, masks = (torch.from_numpy(array[start : start + sizes[world.rank]]) for array in arrays(sum(sizes)))
+            image_losses = bce_dice(wrapped(unit_interval(images)), masks[:, None])
+            (image_losses.sum() * world.size / sum(sizes)).backward()
+            if world.first:
                 gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
                 torch.save(
                     {"gradients": gradients, "buffers": dict(model.named_buffers())}, Path(folder, f"{batch}.pt")
@@ -51,7 +51,7 @@ def test_gradients_and_statistics_are_those_of_one_process_with_the_whole_batch(
         model = network(4)
         images, masks = arrays(sum(sizes))
         logits = model(unit_interval(torch.from_numpy(images)))
-        losses.build("bce_dice")(logits, torch.from_numpy(masks)[:, None]).mean().backward()
+        bce_dice(logits, torch.from_numpy(masks)[:, None]).mean().backward()
         for name, parameter in model.named_parameters():
             torch.testing.assert_close(shared["gradients"][name], parameter.grad, msg=name, **TOLERANCE)
         for name, buffer in model.named_buffers():
@@ -101,11 +101,11 @@ def test_two_processes_killed_and_resumed(tmp_path):
 
 
 def refuse() -> None:
-    place = distributed.place()
-    with distributed.group(place, CPU):
-        if place.rank == 1:
+    world = distributed.world_from_environment()
+    with distributed.process_group(world, CPU):
+        if world.rank == 1:
             raise InputError(["first problem", "second problem"])
-        distributed.add_up(torch.ones(1))  # waits for the other, in vain
+        distributed.all_reduce(torch.ones(1))  # waits for the other, in vain
 
 
 def test_an_input_error_of_one_process_ends_all_and_is_raised_here():
@@ -126,23 +126,23 @@ class Trap:
 
 def talk(folder: str) -> None:
     """Report who listens where, and what comes of values that the first process passes on."""
-    place = distributed.place()
-    with distributed.group(place, CPU):
+    world = distributed.world_from_environment()
+    with distributed.process_group(world, CPU):
         listening = [
             connection.laddr.ip
             for connection in psutil.Process().net_connections("inet")
             if connection.status == psutil.CONN_LISTEN
         ]
         value = {"weights": torch.arange(5.0), "epoch": 3, "history": [{"dice": 0.5}], "none": None}
-        found = distributed.from_first(value if place.first else "the second's")
+        found = distributed.broadcast(value if world.first else "the second's")
         assert torch.equal(found["weights"], value["weights"])
         assert {**found, "weights": 0} == {**value, "weights": 0}
         trap, refused = Trap(f"{folder}/sprung"), ""
         try:
-            distributed.from_first(trap if place.first else None)
+            distributed.broadcast(trap if world.first else None)
         except Exception as error:
             refused = type(error).__name__
-        Path(folder, f"{place.rank}.json").write_text(json.dumps({"listening": listening, "refused": refused}))
+        Path(folder, f"{world.rank}.json").write_text(json.dumps({"listening": listening, "refused": refused}))
 
 
 def test_processes_listen_on_loopback_alone_and_pass_on_data_but_no_code(tmp_path):
@@ -157,8 +157,8 @@ def test_processes_listen_on_loopback_alone_and_pass_on_data_but_no_code(tmp_pat
 
 
 def linger(folder: str) -> None:
-    place = distributed.place()
-    Path(folder, f"{place.rank}.pid").write_text(str(os.getpid()))
+    world = distributed.world_from_environment()
+    Path(folder, f"{world.rank}.pid").write_text(str(os.getpid()))
     time.sleep(120)
 
 
@@ -189,39 +189,61 @@ def _running(pid: int) -> bool:
         return False
 
 
-def test_the_place_is_what_torchrun_says(monkeypatch):
-    assert distributed.place() is None
-    for name, value in {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}.items():
+def in_environment(monkeypatch, **variables: str) -> World | None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert distributed.place() == Place(rank=5, processes=8, local_rank=1)
-    assert not distributed.place().first
+    return distributed.world_from_environment()
 
 
-def test_a_single_process_needs_no_connection():
-    with distributed.group(Place(), CPU):
+def test_the_world_is_what_torchrun_says(monkeypatch):
+    assert in_environment(monkeypatch) is None
+    world = in_environment(monkeypatch, RANK="5", WORLD_SIZE="8", LOCAL_RANK="1")
+    assert world == World(rank=5, size=8, local_rank=1)
+    assert not world.first
+
+
+def test_a_scheduler_that_sets_nothing_but_world_size_1_starts_it_plainly(monkeypatch):
+    assert in_environment(monkeypatch, WORLD_SIZE="1") is None
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"WORLD_SIZE": "2"},
+        {"WORLD_SIZE": "1", "RANK": "0"},
+        {"WORLD_SIZE": "2", "RANK": "2", "LOCAL_RANK": "0"},
+        {"WORLD_SIZE": "two", "RANK": "0", "LOCAL_RANK": "0"},
+        {"WORLD_SIZE": "2", "RANK": "", "LOCAL_RANK": "0"},
+        {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "-1"},
+    ],
+)
+def test_an_environment_that_is_no_world_is_one_line(monkeypatch, variables):
+    with pytest.raises(InputError, match=r"environment: found RANK=.*, WORLD_SIZE=.*, LOCAL_RANK=") as refused:
+        in_environment(monkeypatch, **variables)
+    assert len(refused.value.problems) == 1
+
+
+def test_what_several_processes_are_not_known_to_do_right_is_refused():
+    cuda = torch.device("cuda", 0)
+    distributed.require_supported(World(), cuda, smallest_batch=1, compile=True)
+    distributed.require_supported(World(size=2), CPU, smallest_batch=1, compile=False)
+    distributed.require_supported(World(size=2), cuda, smallest_batch=2, compile=False)
+    with pytest.raises(InputError, match=r"train\.compile: found true with 2 processes"):
+        distributed.require_supported(World(size=2), CPU, smallest_batch=8, compile=True)
+    with pytest.raises(InputError, match=r"train\.processes: found 4, but the last batch of an epoch has 3 images"):
+        distributed.require_supported(World(size=4), cuda, smallest_batch=3, compile=False)
+
+
+def test_a_single_process_needs_no_connection(monkeypatch):
+    """Neither to other processes nor through NCCL to itself, also where torchrun started it."""
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    with distributed.process_group(World(), CPU):
+        assert not torch.distributed.is_initialized()
         tensor = torch.ones(2)
-        assert distributed.add_up(tensor) is tensor
-        assert distributed.from_first("x") == "x"
+        assert distributed.all_reduce(tensor) is tensor
+        assert distributed.broadcast("x") == "x"
         model = nn.BatchNorm2d(2)
-        assert distributed.share_gradients(distributed.share_batch_norm(model, CPU), CPU) is model
+        assert distributed.synchronise_gradients(distributed.synchronise_batch_norm(model, CPU), CPU) is model
         assert type(model) is nn.BatchNorm2d
-
-
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
-def test_nccl_with_a_single_process(monkeypatch):
-    environment = {
-        "RANK": "0",
-        "WORLD_SIZE": "1",
-        "LOCAL_RANK": "0",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": "29511",
-    }
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    device = torch.device("cuda", 0)
-    with distributed.group(distributed.place(), device):
-        tensor = torch.ones(3, device=device)
-        torch.distributed.all_reduce(tensor)
-        assert torch.distributed.get_backend() == "nccl"
-        assert tensor.tolist() == [1, 1, 1]

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from lesionseg.train.augment import Augmenter
 from lesionseg.train.loading import Samples, batches, default_workers, order, steps
-from tiny_training import SIDE, arrays
+from tiny_training import SIDE, arrays, augmenter
 
 CPU = torch.device("cpu")
 
@@ -56,7 +55,7 @@ def test_batches_are_the_rows_in_order(workers):
 
 def test_augmentation_is_that_of_the_key_and_none_without_an_epoch():
     images, masks = arrays(2)
-    augment = Augmenter(3, SIDE)
+    augment = augmenter(3, SIDE)
     [(batch, mask)] = batches(Samples(images, masks, augment), [[(5, 1), (None, 1), (6, 1), (5, 1)]], CPU)
     expected = augment(images[1], masks[1], 5, 1)
     assert np.array_equal(batch[0], expected[0])
@@ -69,7 +68,7 @@ def test_epochs_differ():
     """albumentations left to itself repeats its draws from epoch to epoch and from worker to worker."""
     images, masks = arrays(1)
     [(batch, _)] = batches(
-        Samples(images, masks, Augmenter(0, SIDE)), [[(epoch, 0) for epoch in range(40)]], CPU, workers=1
+        Samples(images, masks, augmenter(0, SIDE)), [[(epoch, 0) for epoch in range(40)]], CPU, workers=1
     )
     assert len({image.numpy().tobytes() for image in batch}) == 8  # all symmetries of the square
 

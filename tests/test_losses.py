@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
-from lesionseg.common.errors import InputError
 from lesionseg.train import losses
 
 # The formulas of the docstrings, one pixel at a time in double precision. ---------------------------------------
@@ -39,6 +39,7 @@ def tversky_twin(logits, targets, beta):
     return 1 - (tp + smooth) / (tp + smooth + (1 - beta) * fp + beta * fn)
 
 
+USUAL = {"dice_weight": 1.0, "focal_gamma": 2.0, "tversky_beta": 0.7, "focal_tversky_gamma": 4 / 3}
 CASES = {
     "bce_dice": ({}, lambda z, t: bce_twin(z, t) + tversky_twin(z, t, 0.5)),
     "bce_dice weighted": ({"dice_weight": 0.3}, lambda z, t: bce_twin(z, t) + 0.3 * tversky_twin(z, t, 0.5)),
@@ -55,7 +56,7 @@ CASES = {
 
 
 def build(case):
-    return losses.build(case.split()[0], **CASES[case][0])
+    return losses.build(case.split()[0], **USUAL | CASES[case][0])
 
 
 def random_batch(images=3, side=7):
@@ -93,15 +94,16 @@ def test_gradient_is_the_slope_of_the_formula(case):
 def test_bce_dice_by_hand():
     """Four pixels of probability 1/2, one of them lesion: BCE ln 2; Dice 1 - (2·½ + 1) / (2 + 1 + 1)."""
     targets = torch.tensor([[[[1, 0], [0, 0]]]])
-    assert losses.bce_dice(torch.zeros(1, 1, 2, 2), targets).item() == pytest.approx(math.log(2) + 0.5)
+    assert losses.bce_dice(torch.zeros(1, 1, 2, 2), targets, dice_weight=1.0).item() == pytest.approx(math.log(2) + 0.5)
 
 
 def test_identities_between_the_losses():
     logits, targets = random_batch()
-    torch.testing.assert_close(losses.focal(logits, targets, gamma=0.0), losses.bce(logits, targets))
-    torch.testing.assert_close(losses.tversky(logits, targets, beta=0.5), losses.dice(logits, targets))
+    torch.testing.assert_close(losses.focal(logits, targets, focal_gamma=0.0), losses.bce(logits, targets))
+    torch.testing.assert_close(losses.tversky(logits, targets, tversky_beta=0.5), losses.dice(logits, targets))
     torch.testing.assert_close(
-        losses.focal_tversky(logits, targets, 0.7, gamma=1.0), losses.tversky(logits, targets, 0.7)
+        losses.focal_tversky(logits, targets, tversky_beta=0.7, focal_tversky_gamma=1.0),
+        losses.tversky(logits, targets, tversky_beta=0.7),
     )
 
 
@@ -111,8 +113,8 @@ def test_tversky_beta_above_a_half_punishes_misses_more():
     missed, invented = torch.full_like(targets, -9.0), torch.full_like(targets, -9.0)
     missed[..., :2, :] = 9  # half of the lesion
     invented[..., :6, :] = 9  # the lesion and as many pixels again as were missed
-    assert losses.tversky(missed, targets, 0.7) > losses.tversky(missed, targets, 0.3)
-    assert losses.tversky(invented, targets, 0.7) < losses.tversky(invented, targets, 0.3)
+    assert losses.tversky(missed, targets, tversky_beta=0.7) > losses.tversky(missed, targets, tversky_beta=0.3)
+    assert losses.tversky(invented, targets, tversky_beta=0.7) < losses.tversky(invented, targets, tversky_beta=0.3)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -153,14 +155,14 @@ def test_finite_for_empty_and_full_masks_and_extreme_logits(case, truth, logit):
     assert (result < 2e-3).all() if right else (result > 0.1).all()
 
 
-@pytest.mark.parametrize("name", losses.NAMES)
+@pytest.mark.parametrize("name", losses.LOSSES)
 def test_descending_the_loss_finds_the_mask(name):
     _, targets = random_batch()
     logits = torch.zeros(targets.shape, requires_grad=True)
     optimiser = torch.optim.Adam([logits], lr=0.5)
     for _ in range(50):
         optimiser.zero_grad()
-        losses.build(name)(logits, targets).sum().backward()
+        losses.build(name, **USUAL)(logits, targets).sum().backward()
         optimiser.step()
     assert torch.equal(logits > 0, targets.bool())
 
@@ -172,10 +174,10 @@ def test_deep_supervision_by_hand():
     outputs = [torch.randn(1, 1, size, size) for size in (8, 4, 2)]
     truths = [targets, targets[..., ::2, ::2], targets[..., ::4, ::4]]
     expected = sum(
-        weight / 7 * losses.bce_dice(output, truth)
+        weight / 7 * losses.bce_dice(output, truth, dice_weight=1.0)
         for weight, output, truth in zip((4, 2, 1), outputs, truths, strict=True)
     )
-    torch.testing.assert_close(losses.build("bce_dice")(outputs, targets.to(torch.uint8)), expected)
+    torch.testing.assert_close(losses.build("bce_dice", dice_weight=1.0)(outputs, targets.to(torch.uint8)), expected)
 
 
 def test_deep_supervision_sees_only_zeros_and_ones():
@@ -193,15 +195,29 @@ def test_deep_supervision_sees_only_zeros_and_ones():
 
 def test_one_output_is_the_plain_loss():
     logits, targets = random_batch()
-    loss = losses.build("focal")
+    loss = losses.build("focal", focal_gamma=2.0)
     torch.testing.assert_close(loss([logits], targets), loss(logits, targets))
 
 
 def test_shapes_that_would_broadcast_are_refused():
     with pytest.raises(ValueError, match=r"\(2, 1, 8, 8\).*\(2, 8, 8\)"):
-        losses.bce_dice(torch.zeros(2, 1, 8, 8), torch.zeros(2, 8, 8))
+        losses.bce(torch.zeros(2, 1, 8, 8), torch.zeros(2, 8, 8))
 
 
-def test_unknown_loss_names_the_known_ones():
-    with pytest.raises(InputError, match="loss: found 'dice', expected one of bce_dice, focal, tversky, focal_tversky"):
-        losses.build("dice")
+def test_the_schema_has_every_loss_and_its_options():
+    """What a loss's function takes by keyword is a parameter, with its range."""
+    chosen = losses.Options(loss="focal", **USUAL)
+    assert losses.build(**chosen.model_dump())(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)) > 0
+    assert set(losses.Options.model_fields) == {"loss", *USUAL}
+    wrong = [("loss", "dice"), ("dice_weight", -1.0), ("focal_gamma", -1.0), ("tversky_beta", 1.1)]
+    for name, value in [*wrong, ("focal_tversky_gamma", 0.9)]:
+        with pytest.raises(ValidationError, match=name):
+            losses.Options(**{"loss": "focal"} | USUAL | {name: value})
+
+
+def test_a_loss_needs_its_own_options_and_leaves_the_others():
+    with pytest.raises(KeyError, match="tversky_beta"):
+        losses.build("tversky", dice_weight=1.0)
+    logits, targets = random_batch()
+    own, all_of_them = losses.build("tversky", tversky_beta=0.7), losses.build("tversky", **USUAL)
+    assert torch.equal(own(logits, targets), all_of_them(logits, targets))

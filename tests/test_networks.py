@@ -94,7 +94,7 @@ def test_logits_have_the_size_of_the_image_in_both_modes(name, shape):
 @pytest.mark.parametrize("name", networks.NAMES)
 def test_every_parameter_learns_from_a_batch_of_one_image(name):
     network = networks.build(name, SMALL).train()
-    loss = losses.build("bce_dice")(network(torch.rand(1, 3, 64, 64)), torch.ones(1, 1, 64, 64))
+    loss = losses.build("bce_dice", dice_weight=1.0)(network(torch.rand(1, 3, 64, 64)), torch.ones(1, 1, 64, 64))
     loss.mean().backward()
     for key, parameter in network.named_parameters():
         assert parameter.grad is not None, key
@@ -142,7 +142,7 @@ def test_bf16_autocast_trains_and_stays_close_to_fp32(name):
     for enabled in (False, True):
         network.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            losses.build("bce_dice")(network(images), targets).mean().backward()
+            losses.build("bce_dice", dice_weight=1.0)(network(images), targets).mean().backward()
         gradients.append(torch.cat([parameter.grad.flatten() for parameter in network.parameters()]))
     assert gradients[1].dtype == torch.float32
     assert gradients[1].isfinite().all()
@@ -160,7 +160,7 @@ def test_overfits_one_batch(name):
     images = (0.6 + 0.1 * torch.rand(2, 3, 64, 64)) * (1 - 0.3 * targets)
     network = networks.build(name, SMALL).train().to(memory_format=torch.channels_last)
     optimiser = torch.optim.Adam(network.parameters(), lr=0.01)
-    criterion = losses.build("bce_dice")
+    criterion = losses.build("bce_dice", dice_weight=1.0)
     for _ in range(60):
         optimiser.zero_grad()
         output = network(images)
@@ -180,7 +180,9 @@ def train_three_steps(name, device="cpu"):
         images = torch.rand(2, 3, 64, 64, generator=generator).to(device)
         targets = (torch.rand(2, 1, 64, 64, generator=generator) > 0.5).to(device)
         optimiser.zero_grad()
-        losses.build("focal_tversky")(network(images), targets).mean().backward()
+        losses.build("focal_tversky", tversky_beta=0.7, focal_tversky_gamma=4 / 3)(
+            network(images), targets
+        ).mean().backward()
         optimiser.step()
     return network.state_dict()
 

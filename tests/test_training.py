@@ -16,11 +16,11 @@ from torch import nn
 from lesionseg.common.errors import InputError
 from lesionseg.scoring import scores
 from lesionseg.scoring.counts import Counts
-from lesionseg.train import losses
 from lesionseg.train.checkpoint import Checkpoints
 from lesionseg.train.loading import order
-from lesionseg.train.loop import _row, unit_interval
-from tiny_training import CPU, EVERYTHING, PLAIN, TRAIN, VAL, arrays, data, digest, network, process, run
+from lesionseg.train.loop import unit_interval
+from lesionseg.train.progress import Tally
+from tiny_training import CPU, EVERYTHING, PLAIN, TRAIN, VAL, arrays, bce_dice, data, digest, network, process, run
 
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
 
@@ -41,7 +41,7 @@ def test_it_is_the_plain_loop():
     """The same weights as Adam by hand on the mean loss of each batch, the last and smaller one included."""
     images, masks = arrays()
     inputs, targets = torch.from_numpy(images).permute(0, 3, 1, 2) / 255, torch.from_numpy(masks)[:, None].float()
-    model, loss = network(), losses.build("bce_dice")
+    model, loss = network(), bce_dice
     optimiser = torch.optim.Adam(model.parameters(), lr=PLAIN["learning_rate"])
     for epoch in range(1, PLAIN["epochs"] + 1):
         rows = torch.from_numpy(order(PLAIN["seed"], epoch, TRAIN))
@@ -66,7 +66,7 @@ def test_validation_figures_are_those_of_the_returned_weights_over_all_images():
     tp, fp, fn = (predicted & truth).sum(), (predicted & ~truth).sum(), (~predicted & truth).sum()
     last = fitted.history[-1]
     assert last["val_dice"] == pytest.approx(2 * tp / (2 * tp + fp + fn), abs=1e-3)
-    assert last["val_loss"] == pytest.approx(losses.build("bce_dice")(logits, targets.float()).mean().item(), abs=1e-5)
+    assert last["val_loss"] == pytest.approx(bce_dice(logits, targets.float()).mean().item(), abs=1e-5)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 100])
@@ -92,7 +92,9 @@ def test_batches_of_one_and_a_single_validation_image():
 
 @pytest.mark.parametrize("table", [(5, 3, 2, 90), (0, 0, 0, 100), (0, 4, 0, 96), (0, 0, 7, 93)])
 def test_history_scores_are_those_of_the_evaluation(table):
-    row = _row("val", torch.tensor([1.0, 2.0]), torch.tensor([table, table]))
+    tally = Tally(2, CPU)
+    tally.losses, tally.counts = torch.tensor([1.0, 2.0]), torch.tensor([table, table])
+    row = tally.row("val")
     counts = Counts.of(np.array([table, table])).pooled()
     assert row == {"val_loss": 1.5, "val_dice": scores.dice(counts), "val_iou": pytest.approx(scores.iou(counts))}
 
@@ -202,7 +204,7 @@ def test_killed_at_random_moments(tmp_path):
 
 
 def test_ctrl_c_saves_the_step_under_way(tmp_path):
-    loss = losses.build("bce_dice")
+    loss = bce_dice
     calls = []
 
     def interrupted(logits, targets):
@@ -241,7 +243,7 @@ def test_a_resumed_run_tells_the_epochs_before_it_again(tmp_path):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_stops_with_epoch_step_and_images(tmp_path, value):
-    loss, calls = losses.build("bce_dice"), 0
+    loss, calls = bce_dice, 0
 
     def broken(logits, targets):
         nonlocal calls
@@ -266,7 +268,7 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_step_and_images(tmp_path, va
 
 
 def test_a_validation_loss_that_is_not_finite_stops():
-    loss = losses.build("bce_dice")
+    loss = bce_dice
 
     def broken(logits, targets):
         return loss(logits, targets) * (float("nan") if len(targets) == len(VAL) and not logits.requires_grad else 1)
@@ -363,7 +365,7 @@ def test_average_of_weights_is_what_is_validated_and_kept():
 
 def test_best_keeps_the_weights_of_the_highest_validation_dice():
     """Trained towards the inverted masks, so that the last epoch is not the best."""
-    loss = losses.build("bce_dice")
+    loss = bce_dice
 
     def inverted(**changes):
         recipe = PLAIN | {"epochs": 6, "learning_rate": 0.01} | changes
@@ -396,7 +398,7 @@ def test_half_precision_agrees_with_single():
 
 @pytest.mark.slow
 def test_compiled_agrees_with_eager():
-    single, compiled = run(), run(recipe=PLAIN | {"compile": "default"})
+    single, compiled = run(), run(recipe=PLAIN | {"compile": True})
     assert compiled.history[-1]["train_loss"] == pytest.approx(single.history[-1]["train_loss"], rel=1e-3)
     assert compiled.state.keys() == single.state.keys()  # the names are those of the plain network
 

@@ -13,16 +13,40 @@ from safetensors.torch import save
 from lesionseg import networks
 from lesionseg.common.hardware import use_deterministic_algorithms
 from lesionseg.train import losses
-from lesionseg.train.augment import Augmenter
+from lesionseg.train.augment import Augmentation, Augmenter
 from lesionseg.train.checkpoint import Checkpoints
-from lesionseg.train.distributed import Place
-from lesionseg.train.loading import Samples
-from lesionseg.train.loop import Data, Fitted, Recipe, fit
+from lesionseg.train.distributed import World, process_group, world_from_environment
+from lesionseg.train.loading import Data, Samples
+from lesionseg.train.logbook import Record
+from lesionseg.train.loop import Fitted, fit
+from lesionseg.train.recipe import Machine, Recipe
 
 SIDE = 32
 TRAIN, VAL = list(range(11)), [11, 12, 13]  # batches of 4: the last of each epoch has 3
 CPU = torch.device("cpu")
-PLAIN = {"epochs": 3, "batch_size": 4, "learning_rate": 1e-3, "seed": 0}
+PLAIN = {
+    "epochs": 3,
+    "batch_size": 4,
+    "learning_rate": 1e-3,
+    "seed": 0,
+    "schedule": "constant",
+    "warmup_epochs": 0,
+    "accumulation": 1,
+    "weight_decay": 0.0,
+    "gradient_clip": None,
+    "ema_decay": None,
+    "keep": "last",
+    "early_stopping": None,
+    "compile": False,
+}
+AUGMENTATION = {
+    "augment_flips": True,
+    "augment_rotations": "right_angles",
+    "augment_scale_shift": "none",
+    "augment_elastic": "none",
+    "augment_colour": "none",
+}
+bce_dice = losses.build("bce_dice", dice_weight=1.0)
 # everything that has state of its own; float16 brings the scaler
 EVERYTHING = PLAIN | {
     "schedule": "cosine",
@@ -33,6 +57,12 @@ EVERYTHING = PLAIN | {
     "ema_decay": 0.9,
     "keep": "best",
 }
+
+
+def augmenter(seed: int, size: int, **changes) -> Augmenter:
+    """Flips and right angles, with `changes` such as colour="light"."""
+    changed = {f"augment_{name}": value for name, value in changes.items()}
+    return Augmenter(seed, size, Augmentation(**AUGMENTATION | changed))
 
 
 def arrays(count: int = len(TRAIN) + len(VAL), side: int = SIDE) -> tuple[np.ndarray, np.ndarray]:
@@ -47,7 +77,7 @@ def arrays(count: int = len(TRAIN) + len(VAL), side: int = SIDE) -> tuple[np.nda
 
 def data(augment: object = "default", val: list[int] = VAL, side: int = SIDE) -> Data:
     images, masks = arrays(side=side)
-    augment = Augmenter(0, SIDE) if augment == "default" else augment
+    augment = augmenter(0, SIDE) if augment == "default" else augment
     return Data(Samples(images, masks, augment), TRAIN, val, [f"T_{row:02d}" for row in range(len(images))])
 
 
@@ -56,16 +86,16 @@ def network(base_width: int = 2, name: str = "unet") -> torch.nn.Module:
     return networks.build(name, base_width)
 
 
-def run(model=None, loss=None, dataset=None, recipe=PLAIN, dtype=torch.float32, **options) -> Fitted:
-    """`fit` on the tiny data, on the CPU unless told otherwise."""
-    options = {"device": CPU} | options
+def run(model=None, loss=bce_dice, dataset=None, recipe=PLAIN, dtype=torch.float32, **options) -> Fitted:
+    """`fit` on the tiny data, on the CPU unless told otherwise: `options` of Machine and Record."""
+    machine = {name: options.pop(name) for name in ("device", "workers", "world") if name in options}
     return fit(
         model or network(),
-        loss or losses.build("bce_dice"),
+        loss,
         dataset or data(),
         Recipe(**recipe),
-        dtype=dtype,
-        **options,
+        Machine(**{"device": CPU, "dtype": dtype} | machine),
+        Record(**options),
     )
 
 
@@ -79,7 +109,7 @@ class DyingLoss:
     """BCE + Dice that kills its process at the given call: in the middle of a step."""
 
     def __init__(self, dies_at: int | None = None):
-        self.calls, self.dies_at, self.loss = 0, dies_at, losses.build("bce_dice")
+        self.calls, self.dies_at, self.loss = 0, dies_at, bce_dice
 
     def __call__(self, logits, targets):
         self.calls += 1
@@ -136,18 +166,16 @@ def member(
     folder: str, recipe: dict, minutes: float | None = None, dies_at: int | None = None, name: str = "unet"
 ) -> None:
     """One of several processes of a run; the first writes its outcome to `folder`."""
-    from lesionseg.train import distributed
-
-    place = distributed.place() or Place()
+    world = world_from_environment() or World()
     checkpoints = None if minutes is None else Checkpoints(folder, "run", minutes)
-    with distributed.group(place, CPU):
+    with process_group(world, CPU):
         loss = DyingLoss(dies_at)
         # the deeper networks need larger images; and oneDNN's strided 1×1 convolution writes outside its memory
         # below 16 channels, with several threads: deeplabv3 has 4 times its base width there
         small = name == "unet"
-        model, dataset = network(2 if small else 4, name), data() if small else data(Augmenter(0, 64), side=64)
-        options = {"place": place, "checkpoints": checkpoints, "examine_every": 1}
+        model, dataset = network(2 if small else 4, name), data() if small else data(augmenter(0, 64), side=64)
+        options = {"world": world, "checkpoints": checkpoints, "examine_every": 1}
         fitted = run(model, loss, dataset, recipe, **options)
-    if place.first:
+    if world.first:
         outcome = {"digest": digest(fitted), "loss_calls": loss.calls, "history": fitted.history}
         Path(folder, "outcome.json").write_text(json.dumps(outcome))

@@ -2,11 +2,12 @@
 
 import difflib
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from lesionseg.common.errors import InputError
 
@@ -17,8 +18,23 @@ class Group(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
+def one_of(names: Iterable[str]) -> AfterValidator:
+    """Says of a str parameter that it is one of `names`: `Annotated[str, one_of(SCHEDULES)]`."""
+    names = tuple(names)
+
+    def check(value: str) -> str:
+        if value not in names:
+            raise ValueError(" or ".join(filter(None, (", ".join(map(repr, names[:-1])), repr(names[-1])))))
+        return value
+
+    return AfterValidator(check)
+
+
 class Runtime(Group):
-    """The `runtime` group: settings that cannot change a result, so that no stage tracks them."""
+    """The `runtime` group: settings that do not belong to an experiment, so that no stage tracks them.
+
+    The device does change digits; what it was is recorded with the results.
+    """
 
     device: str = Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     workers: int | None = Field(ge=0)
@@ -75,4 +91,4 @@ def _line(path: Path, group: str, schema: type[Group], problem: dict) -> str:
     return f"{key}: found {problem['input']!r}, expected {expected}"
 
 
-__all__ = ["Field", "Group", "Runtime", "load"]
+__all__ = ["Field", "Group", "Runtime", "load", "one_of"]

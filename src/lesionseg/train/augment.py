@@ -7,6 +7,7 @@ of workers, their order or a resumed run change nothing, and each epoch differs.
 
 import os
 import random
+from typing import Annotated
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else albumentations asks its server on import
 
@@ -14,14 +15,11 @@ import albumentations
 import cv2
 import numpy as np
 
-from lesionseg.common.errors import InputError
+from lesionseg.common.parameters import Group, one_of
 
 # Workers are processes already; OpenCV's own threads in each would only fight for the cores. It is a
 # setting of the whole process, made where the module is imported.
 cv2.setNumThreads(0)
-
-ROTATIONS = ("none", "right_angles", "any")
-STRENGTHS = ("none", "light", "strong")
 
 # What a strength means (sources: docs/training-options.md). Lengths are shares of the image's side.
 _SCALE_SHIFT = {"light": ((0.9, 1.1), 0.05), "strong": ((0.7, 1.4), 0.1)}  # range of scales, largest shift
@@ -29,56 +27,45 @@ _ELASTIC = {"light": 0.01, "strong": 0.02}  # standard deviation of the displace
 _ELASTIC_SMOOTHNESS = 0.06  # standard deviation of the Gaussian that smooths it
 _COLOUR = {"light": (0.1, 0.02), "strong": (0.3, 0.1)}  # ± brightness, contrast, saturation factors; ± hue, turns
 
+ROTATIONS = ("none", "right_angles", "any")
+STRENGTHS = ("none", "light", "strong")
+
+
+class Augmentation(Group):
+    """What is changed: parameters of the same names in params.yaml.
+
+    Flips are left-right and up-down, each in half of the samples. Rotations are by 0, 90, 180 or 270 degrees
+    (`right_angles`: exact, no pixel is interpolated) or by any angle.
+    """
+
+    augment_flips: bool
+    augment_rotations: Annotated[str, one_of(ROTATIONS)]
+    augment_scale_shift: Annotated[str, one_of(STRENGTHS)]
+    augment_elastic: Annotated[str, one_of(STRENGTHS)]
+    augment_colour: Annotated[str, one_of(STRENGTHS)]
+
 
 class Augmenter:
     """Augments samples `size` pixels wide and high.
-
-    - `flips`: left-right and up-down, each in half of the samples.
-    - `rotations`: `right_angles` (0, 90, 180 or 270 degrees; exact, no pixel is interpolated), `any` angle,
-      or `none`.
-    - `scale_shift`, `elastic`, `colour`: `none`, `light` or `strong`.
 
     With flips and right angles the eight symmetries of the square come equally often. What a free rotation,
     a smaller scale or a shift uncovers is filled by reflection, in image and mask alike. Not for use by
     several threads at once: give each its own.
     """
 
-    def __init__(
-        self,
-        seed: int,
-        size: int,
-        *,
-        flips: bool = True,
-        rotations: str = "right_angles",
-        scale_shift: str = "none",
-        elastic: str = "none",
-        colour: str = "none",
-    ):
-        choices = {
-            "rotations": (rotations, ROTATIONS),
-            "scale_shift": (scale_shift, STRENGTHS),
-            "elastic": (elastic, STRENGTHS),
-            "colour": (colour, STRENGTHS),
-        }
-        problems = [
-            f"augment_{name}: found {found!r}, expected one of {', '.join(allowed)}"
-            for name, (found, allowed) in choices.items()
-            if found not in allowed
-        ]
-        if problems:
-            raise InputError(problems)
+    def __init__(self, seed: int, size: int, augmentation: Augmentation):
         self.seed = seed
         transforms = []
-        if flips:
+        if augmentation.augment_flips:
             transforms += [albumentations.HorizontalFlip(p=0.5), albumentations.VerticalFlip(p=0.5)]
-        if rotations == "right_angles":
+        if augmentation.augment_rotations == "right_angles":
             transforms.append(RightAngleRotation(p=1))
-        if rotations == "any" or scale_shift != "none":
-            transforms.append(_affine(rotations, scale_shift))
-        if elastic != "none":
-            transforms.append(_elastic(elastic, size))
-        if colour != "none":
-            transforms.append(_colour(colour))
+        if augmentation.augment_rotations == "any" or augmentation.augment_scale_shift != "none":
+            transforms.append(_affine(augmentation.augment_rotations, augmentation.augment_scale_shift))
+        if augmentation.augment_elastic != "none":
+            transforms.append(_elastic(augmentation.augment_elastic, size))
+        if augmentation.augment_colour != "none":
+            transforms.append(_colour(augmentation.augment_colour))
         self._pipeline = albumentations.Compose(transforms)
 
     def __call__(self, image: np.ndarray, mask: np.ndarray, epoch: int, sample: int) -> tuple[np.ndarray, np.ndarray]:

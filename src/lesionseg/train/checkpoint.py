@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -113,6 +113,12 @@ class Interruption:
     def __exit__(self, *error: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def stop_if_requested(self, save: Callable[[], None]) -> None:
+        """Call `save` and raise KeyboardInterrupt, if one was asked for."""
+        if self.requested:
+            save()
+            raise KeyboardInterrupt
 
     def _note(self, number: int, frame: object) -> None:
         if self.requested:

@@ -12,7 +12,7 @@ import signal
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -29,12 +29,12 @@ MEETING = "LESIONSEG_MEETING"  # environment variable: the file through which th
 
 
 @dataclass(frozen=True)
-class Place:
-    """Which of how many processes this one is."""
+class World:
+    """All processes of a run, seen from this one."""
 
-    rank: int = 0
-    processes: int = 1
-    local_rank: int = 0  # on its machine
+    rank: int = 0  # of this one, from 0
+    size: int = 1
+    local_rank: int = 0  # of this one, on its machine
 
     @property
     def first(self) -> bool:
@@ -42,21 +42,39 @@ class Place:
         return self.rank == 0
 
 
-def place() -> Place | None:
-    """This process's place as `launch` or torchrun told it through the environment; None when started plainly."""
-    if "WORLD_SIZE" not in os.environ:
+def world_from_environment() -> World | None:
+    """The world as `launch` or torchrun describe it in the environment; None when started plainly.
+
+    Schedulers of clusters set WORLD_SIZE=1 for a single process and nothing else: that is plainly, too.
+    """
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    found = {name: os.environ[name] for name in names if name in os.environ}
+    if "WORLD_SIZE" not in found or found == {"WORLD_SIZE": "1"}:
         return None
-    return Place(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
+    try:
+        world = World(*(int(found[name]) for name in names))
+    except (KeyError, ValueError):
+        world = None
+    if world is None or not 0 <= world.rank < world.size or world.local_rank < 0:
+        said = ", ".join(f"{name}={found.get(name, '')}" for name in names)
+        raise InputError(
+            f"environment: found {said}, expected a number each, as torchrun sets them; start the stage with "
+            "torchrun or `dvc repro`, or unset WORLD_SIZE"
+        )
+    return world
 
 
-def launch(function: Callable[[], None], processes: int) -> None:
-    """Run `function` in `processes` new processes on this machine that find their `place`, and wait for all.
+def launch(function: Callable[[], None], world_size: int) -> None:
+    """Run `function` in `world_size` new processes on this machine, which find their world in the environment, and
+    wait for all.
 
     `function` must be importable (of a module or the main script). When one fails, the others are stopped, and its
     InputError is raised here; when this process is killed, they end too.
     """
     with tempfile.TemporaryDirectory() as private:  # of mode 700
-        children = start_processes(_child, (function, processes, private), processes, join=False, start_method="spawn")
+        children = start_processes(
+            _child, (function, world_size, private), world_size, join=False, start_method="spawn"
+        )
         try:
             while not children.join():
                 pass
@@ -68,22 +86,22 @@ def launch(function: Callable[[], None], processes: int) -> None:
                 raise InputError(said[0]) from None
             if any(process.exitcode == -signal.SIGKILL for process in children.processes):
                 raise InputError(
-                    f"params.yaml: train.processes: one of the {processes} processes was killed, as the system does "
+                    f"params.yaml: train.processes: one of the {world_size} processes was killed, as the system does "
                     "when memory runs out; lower train.processes or train.batch_size"
                 ) from None
             raise
 
 
-def _child(rank: int, function: Callable[[], None], processes: int, private: str) -> None:
+def _child(rank: int, function: Callable[[], None], world_size: int, private: str) -> None:
     os.environ |= {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(processes),
+        "WORLD_SIZE": str(world_size),
         MEETING: f"{private}/store",
         "GLOO_SOCKET_IFNAME": _loopback(),
         "NCCL_SOCKET_IFNAME": _loopback(),
     }
-    torch.set_num_threads(max(1, torch.get_num_threads() // processes))  # they share the cores
+    torch.set_num_threads(max(1, torch.get_num_threads() // world_size))  # they share the cores
     try:
         function()
     except InputError as error:
@@ -92,21 +110,21 @@ def _child(rank: int, function: Callable[[], None], processes: int, private: str
 
 
 @contextmanager
-def group(place: Place, device: torch.device) -> Iterator[None]:
-    """Connect the processes while the context lasts; a single one that torchrun did not start needs no connection.
+def process_group(world: World, device: torch.device) -> Iterator[None]:
+    """Connect the processes while the context lasts. One alone connects to nothing.
 
     Those of `launch` meet through a file that only this user can read, and listen on the loopback interface alone.
     Those of torchrun meet at its master's address, which anyone who can reach it may talk to: for trusted networks.
     """
-    if place.processes == 1 and not {MEETING, "MASTER_ADDR"} & os.environ.keys():
+    if world.size == 1:
         yield
         return
     options = {"device_id": device} if device.type == "cuda" else {}
     if MEETING in os.environ:
         options |= {
             "init_method": Path(os.environ[MEETING]).as_uri(),
-            "rank": place.rank,
-            "world_size": place.processes,
+            "rank": world.rank,
+            "world_size": world.size,
         }
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", **options)
     try:
@@ -115,7 +133,21 @@ def group(place: Place, device: torch.device) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def add_up(tensor: Tensor) -> Tensor:
+def require_supported(world: World, device: torch.device, smallest_batch: int, compile: bool) -> None:
+    """Refuse what several processes have not been seen to do right."""
+    if world.size > 1 and compile:
+        raise InputError(
+            f"params.yaml: train.compile: found true with {world.size} processes, which is not tested; set "
+            "train.compile=false or train.processes=1"
+        )
+    if world.size > smallest_batch and device.type == "cuda":
+        raise InputError(
+            f"params.yaml: train.processes: found {world.size}, but the last batch of an epoch has {smallest_batch} "
+            "images, and a GPU without one is not tested; lower train.processes or change train.batch_size"
+        )
+
+
+def all_reduce(tensor: Tensor) -> Tensor:
     """Return the sum of every process's `tensor`; of a single process, the tensor itself."""
     if _alone():
         return tensor
@@ -124,7 +156,7 @@ def add_up(tensor: Tensor) -> Tensor:
     return total
 
 
-def from_first(value: Shared) -> Shared:
+def broadcast(value: Shared) -> Shared:
     """Return the `value` of the first process, of tensors, numbers, strings, lists and dicts, in all of them.
 
     torch's broadcast_object_list would unpickle, and so run, whatever arrives; here only such values can.
@@ -148,24 +180,20 @@ def from_first(value: Shared) -> Shared:
     return value if first else torch.load(io.BytesIO(content.cpu().numpy()), map_location="cpu", weights_only=True)
 
 
-def share_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
+def synchronise_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
     """Make batch norm take its statistics over the samples of all processes. Names and weights stay the same."""
     if _alone():
         return model
     if device.type == "cuda":
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        for module in model.modules():
-            if type(module) is nn.SyncBatchNorm:
-                module.__class__ = _SyncBatchNorm
-        return model
+        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.__class__ = GlobalBatchNorm2d
     return model
 
 
-def share_gradients(model: nn.Module, device: torch.device) -> nn.Module:
-    """Wrap `model` so that each backward pass leaves the mean of the processes' gradients in all of them."""
+def synchronise_gradients(model: nn.Module, device: torch.device) -> nn.Module:
+    """Wrap `model` so that a backward pass leaves the mean of the processes' gradients in all of them."""
     if _alone():
         return model
     return nn.parallel.DistributedDataParallel(
@@ -176,12 +204,21 @@ def share_gradients(model: nn.Module, device: torch.device) -> nn.Module:
     )
 
 
-class _SyncBatchNorm(nn.SyncBatchNorm):
-    """torch's, also under autocast for a process without samples: torch announces that process's zero statistics in
-    the dtype of its input, and the exchange wants the float32 in which the others send theirs."""
+def exchanging(network: nn.Module, exchange: bool) -> AbstractContextManager:
+    """While the context lasts, backward passes exchange gradients or, not `exchange`, only add them up."""
+    if exchange or not isinstance(network, nn.parallel.DistributedDataParallel):
+        return nullcontext()
+    return network.no_sync()
 
-    def forward(self, images: Tensor) -> Tensor:
-        return super().forward(images if images.numel() else images.float())
+
+def not_empty(images: Tensor, masks: Tensor, model: nn.Module) -> tuple[Tensor, Tensor]:
+    """The batch; of an idle process, which exchanges gradients all the same, a blank image.
+
+    Batch norm takes a batch of none, so that an idle process does not touch its statistics; other norms do not.
+    """
+    if len(images) or any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
+        return images, masks
+    return images.new_zeros(1, *images.shape[1:]), masks.new_zeros(1, *masks.shape[1:])
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):
@@ -214,11 +251,11 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def forward(context, tensor: Tensor) -> Tensor:
-        return add_up(tensor)
+        return all_reduce(tensor)
 
     @staticmethod
     def backward(context, gradient: Tensor) -> Tensor:
-        return add_up(gradient.contiguous())
+        return all_reduce(gradient.contiguous())
 
 
 def _alone() -> bool:

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from lesionseg.train.distributed import World
+
 PREFETCH = 4  # batches each worker reads ahead
 
 
@@ -60,6 +62,52 @@ def steps(count: int, batch_size: int, parts: int = 1, rank: int = 0, processes:
         largest_share = -(-len(whole) // processes)
         plan.append(_divide(share, min(parts, largest_share)))
     return plan
+
+
+@dataclass(frozen=True)
+class Data:
+    """What to train and validate on: rows of the arrays. `ids` names them in messages."""
+
+    samples: "Samples"
+    train_rows: Sequence[int]
+    val_rows: Sequence[int]
+    ids: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one process takes in every epoch: its parts of each training step, then its parts of the validation set."""
+
+    train: list[list[Part]]
+    val: list[Part]
+    images: int  # trained on in an epoch, by all processes
+    batch_size: int
+
+    @staticmethod
+    def of(data: Data, batch_size: int, accumulation: int, world: World) -> "Plan":
+        train = steps(len(data.train_rows), batch_size, accumulation, world.rank, world.size)
+        val = [part for [part] in steps(len(data.val_rows), batch_size, 1, world.rank, world.size)]
+        return Plan(train, val, len(data.train_rows), batch_size)
+
+    def batch(self, step: int) -> Part:
+        """The positions of a step's batch, of all processes together."""
+        return Part(step * self.batch_size, min((step + 1) * self.batch_size, self.images))
+
+    @property
+    def smallest_batch(self) -> int:
+        """Images in the last step of an epoch."""
+        return len(self.batch(len(self.train) - 1))
+
+    def keys(self, data: Data, seed: int, epochs: Iterable[int], steps_done: int) -> Iterator[list[Key]]:
+        """What to load, batch after batch, through `epochs`; `steps_done` of the first are left out."""
+        for epoch in epochs:
+            rows = order(seed, epoch, data.train_rows)
+            for parts in self.train[steps_done:]:
+                for part in parts:
+                    yield [(epoch, int(row)) for row in rows[part.start : part.stop]]
+            for part in self.val:
+                yield [(None, int(row)) for row in data.val_rows[part.start : part.stop]]
+            steps_done = 0
 
 
 def _divide(part: Part, pieces: int) -> list[Part]:
@@ -151,8 +199,10 @@ def _upload(loader: Iterable[tuple[Tensor, Tensor]], device: torch.device) -> It
 
 
 def _leave_interrupts_to_the_main_process(worker: int) -> None:
-    """Ctrl-C reaches all processes of a terminal: the main one ends its step, for which it needs the workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Ctrl-C reaches all processes of a terminal, and SIGTERM as a rule all of a job: the main one ends its step, for
+    which it needs the workers, and then tells them to end."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _unchanged(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

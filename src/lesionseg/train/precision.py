@@ -11,19 +11,19 @@ Weights, optimiser and losses stay float32 everywhere. The format is that of the
 """
 
 from contextlib import AbstractContextManager
-from typing import Literal
 
 import torch
 
 from lesionseg.common.errors import InputError
 
-Precision = Literal["auto", "bf16", "fp16", "tf32", "fp32"]
-
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "tf32": torch.float32, "fp32": torch.float32}
+PRECISIONS = ("auto", *DTYPES)
 AMPERE, VOLTA = (8, 0), (7, 0)  # compute capabilities
 
 
-def choose(name: Precision, device: torch.device) -> torch.dtype:
-    """Return the dtype to autocast to on `device` (float32: no autocast), and set how float32 products are rounded.
+def choose(name: str, device: torch.device) -> torch.dtype:
+    """Return the dtype to autocast to on `device` (float32: no autocast) for `name`, one of PRECISIONS, and set how
+    float32 products are rounded.
 
     `auto` takes bf16 where the hardware has it, fp16 on CUDA cards that only have that, else fp32. The rounding
     of float32 products is a setting of the whole process. Raises InputError for a format the device lacks.
@@ -37,7 +37,7 @@ def choose(name: Precision, device: torch.device) -> torch.dtype:
     # the one for all, and those of its operations: one that was ever set itself no longer follows it
     for operations in (torch.backends, torch.backends.cuda.matmul, torch.backends.cudnn.conv):
         operations.fp32_precision = "tf32" if name == "tf32" else "ieee"
-    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(name, torch.float32)
+    return DTYPES[name]
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager:
@@ -45,7 +45,7 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
     return torch.autocast(device.type, dtype if dtype != torch.float32 else None, enabled=dtype != torch.float32)
 
 
-def _fastest(device: torch.device) -> Precision:
+def _fastest(device: torch.device) -> str:
     if device.type == "cuda":
         capability = torch.cuda.get_device_capability(device)
         return "bf16" if capability >= AMPERE else "fp16" if capability >= VOLTA else "fp32"

@@ -5,29 +5,35 @@ from collections.abc import Callable
 
 from lesionseg.common.errors import InputError
 
-NAMES = ("constant", "cosine")
+
+def constant(step: int, steps: int) -> float:
+    return 1.0
 
 
-def build(name: str, steps: int, warmup_steps: int = 0) -> Callable[[int], float]:
+def cosine(step: int, steps: int) -> float:
+    """Half a cosine wave towards 0, which it would reach at step `steps` (Loshchilov and Hutter 2017,
+    arXiv 1608.03983, without restarts)."""
+    return 0.5 + 0.5 * math.cos(math.pi * step / steps)
+
+
+SCHEDULES = {"constant": constant, "cosine": cosine}
+
+
+def learning_rate_factor(schedule: str, steps: int, warmup_steps: int = 0) -> Callable[[int], float]:
     """Return the factor, in (0, 1], as a function of the optimiser step 0 … steps - 1: it holds no state.
 
-    The first `warmup_steps` rise linearly to 1 (Goyal et al. 2017, arXiv 1706.02677), with either schedule.
-    Then `constant` stays there, and `cosine` falls along half a cosine wave towards 0, which it would reach
-    at step `steps` (Loshchilov and Hutter 2017, arXiv 1608.03983, without restarts).
+    The first `warmup_steps` rise linearly to 1 (Goyal et al. 2017, arXiv 1706.02677); those that are left follow the
+    `schedule`, one of SCHEDULES.
     """
-    if name not in NAMES:
-        raise InputError(f"schedule: found {name!r}, expected one of {', '.join(NAMES)}")
     if not 0 <= warmup_steps < steps:
         raise InputError(
-            f"warmup_epochs: the warm-up takes {warmup_steps} of {steps} steps, expected fewer than all; "
-            "lower warmup_epochs or raise epochs"
+            f"params.yaml: train.warmup_epochs: the warm-up takes {warmup_steps} of {steps} steps, expected fewer than "
+            "all; lower it or raise train.epochs"
         )
 
     def factor(step: int) -> float:
         if step < warmup_steps:
             return (step + 1) / (warmup_steps + 1)
-        if name == "constant":
-            return 1.0
-        return 0.5 + 0.5 * math.cos(math.pi * (step - warmup_steps) / (steps - warmup_steps))
+        return SCHEDULES[schedule](step - warmup_steps, steps - warmup_steps)
 
     return factor
