@@ -1,5 +1,6 @@
 """Galleries: which images they show, and that every pixel means what the key says."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from evaluated import disc, write_evaluation
 from lesionseg.common.errors import InputError
 from lesionseg.formats.processed import open_arrays
 from lesionseg.visualize import gallery, palette
-from lesionseg.visualize.gallery import Example, choose
+from lesionseg.visualize.gallery import Example, pick
 from lesionseg.visualize.image_file import png_bytes
 from lesionseg.visualize.results import read_predictions, read_results
 
@@ -19,7 +20,7 @@ SCORES = [0.5, 0.9, 0.1, 0.7, 0.3, 0.8, 0.2, 0.6, 0.4]
 
 
 def scores_of(kind: str, count: int, **more) -> list[float]:
-    return [SCORES[index] for index in choose(kind, IDS, SCORES, count, **more)]
+    return [SCORES[index] for index in pick(kind, IDS, SCORES, count, **more)]
 
 
 def test_best_median_and_worst_by_falling_score():
@@ -32,26 +33,26 @@ def test_best_median_and_worst_by_falling_score():
 @pytest.mark.parametrize("kind", gallery.KINDS)
 @pytest.mark.parametrize("count", [1, 4, 9, 16])
 def test_no_image_twice_and_never_more_than_there_are(kind, count):
-    chosen = choose(kind, IDS, SCORES, count)
+    chosen = pick(kind, IDS, SCORES, count)
     assert len(chosen) == len(set(chosen)) == min(count, 9)
     assert [SCORES[index] for index in chosen] == sorted((SCORES[index] for index in chosen), reverse=True)
 
 
 def test_ties_are_broken_by_id_not_by_position():
     ids = ["c", "a", "b", "d"]
-    assert [ids[index] for index in choose("best", ids, [1.0] * 4, 2)] == ["a", "b"]
+    assert [ids[index] for index in pick("best", ids, [1.0] * 4, 2)] == ["a", "b"]
 
 
 def test_the_random_gallery_depends_on_seed_and_ids_alone():
     drawn = {seed: frozenset(scores_of("random", 4, seed=seed)) for seed in range(20)}
     assert len(set(drawn.values())) > 10
-    turned = choose("random", IDS[::-1], SCORES[::-1], 4, seed=3)
+    turned = pick("random", IDS[::-1], SCORES[::-1], 4, seed=3)
     assert {SCORES[::-1][index] for index in turned} == drawn[3]
     assert set(scores_of("random", 3, seed=3)) < drawn[3], "a larger gallery contains a smaller one"
 
 
 def test_the_random_gallery_draws_every_image_equally_often():
-    counts = np.bincount([index for seed in range(900) for index in choose("random", IDS, SCORES, 3, seed)])
+    counts = np.bincount([index for seed in range(900) for index in pick("random", IDS, SCORES, 3, seed)])
     assert counts.min() > 240, "300 on average, standard deviation 14"
     assert counts.max() < 360
 
@@ -93,12 +94,38 @@ def test_outlines_lie_on_the_borders_and_nowhere_else():
                 assert close[np.hypot(columns - x, rows - y) < 1.5].any(), (colour, angle)
 
 
-@pytest.mark.parametrize("value", [0, 1], ids=["empty", "everything"])
-def test_a_mask_without_a_border_has_no_outline(value):
-    mask = np.full((32, 32), value, np.uint8)
-    shown = example(mask, mask)
+def test_a_prediction_of_nothing_but_lesion_is_framed_and_one_of_none_is_not():
+    nothing, everything = np.zeros((32, 32), np.uint8), np.ones((32, 32), np.uint8)
+    shown = example(nothing, nothing)
     np.testing.assert_array_equal(gallery.outlined(shown, (32, 32)), shown.image)
-    assert pixels_of(palette.AGREEMENT, gallery.error_map(shown, (32, 32))).all() == bool(value)
+    shown = example(nothing, everything)
+    picture = gallery.outlined(shown, (32, 32))
+    line = np.abs(picture.astype(int) - palette.rgb(palette.PREDICTION)).max(-1) < 60
+    assert line[[1, -2], 1:-1].all()
+    assert line[1:-1, [1, -2]].all()
+    np.testing.assert_array_equal(picture[6:-6, 6:-6], shown.image[6:-6, 6:-6])
+
+
+def test_the_caption_says_where_nothing_or_everything_is_predicted():
+    nothing, everything = np.zeros((32, 32), np.uint8), np.ones((32, 32), np.uint8)
+    shown = [
+        replace(example(nothing, everything), caption="Dice 0.1 · IoU 0.1"),
+        replace(example(everything, nothing), caption="Dice 0.2 · IoU 0.2"),
+    ]
+    figure = gallery.draw(gallery.Gallery("worst", "val", 2, shown))
+    words = [text.get_text() for text in figure.texts]
+    assert "Dice 0.1 · everything predicted" in words
+    assert "Dice 0.2 · nothing predicted" in words
+
+
+def test_an_id_is_drawn_as_it_is_written():
+    mask = disc(32, 16, 16, 8)
+    one = replace(example(mask, mask), id="$a_1$ <b>^{}")
+    figure = gallery.draw(gallery.Gallery("best", "val", 1, [one], 0.37))
+    FigureCanvasAgg(figure).draw()
+    (drawn,) = [text for text in figure.texts if text.get_text() == one.id]
+    assert not drawn.get_parse_math()
+    assert "| threshold 0.37" in [text.get_text() for text in figure.texts]
 
 
 def test_the_probability_map_grows_lighter_with_the_probability():
@@ -127,11 +154,11 @@ def evaluation(tmp_path):
     return tmp_path
 
 
-def read(root: Path, count: int = 3) -> list[gallery.Gallery]:
+def read(root: Path, count: int = 3, named: tuple[str, ...] = ()) -> list[gallery.Gallery]:
     images, masks = open_arrays(root / "data/processed")
     predictions = read_predictions(root / "data/predictions", len(images), images.shape[1:3])
     results = read_results(root / "metrics", root / "plots", root / "models/unet")
-    return list(gallery.galleries(results, predictions, images, masks, count, 0))
+    return list(gallery.galleries(results, predictions, images, masks, count, 0, named))
 
 
 def test_every_example_has_the_pixels_of_its_id(evaluation):
@@ -173,7 +200,7 @@ def test_any_number_of_examples_can_be_drawn(evaluation, count):
     assert width <= gallery.LEGEND + 4 * (gallery.PANEL + gallery.GAP)
     assert height < 3000
     words = [text.get_text() for text in figure.texts]
-    assert words[0] == "Best predictions · val, 7 images"
+    assert words[0] == "Best predictions by Dice · validation split, 7 images, threshold 0.50"
     assert [word for word in words if word.startswith("IMG_")] == [one.id for one in shown.examples]
 
 
@@ -189,5 +216,33 @@ def test_a_scored_image_without_prediction_is_named(evaluation):
     table = evaluation / "plots/per_image.csv"
     lines = table.read_text(encoding="utf-8").splitlines()
     table.write_text("\n".join([*lines, lines[-1].replace(lines[-1].split(",")[0], "GHOST")]), encoding="utf-8")
-    with pytest.raises(InputError, match=r"per_image.csv: GHOST and no prediction of it"):
+    with pytest.raises(InputError, match=r"per_image.csv: no prediction of 1 of its images, such as GHOST"):
         read(evaluation)
+
+
+def test_named_images_have_a_gallery_of_their_own_in_the_order_named(evaluation):
+    everything = read(evaluation)
+    names = [everything[-1].examples[0].id, everything[0].examples[1].id, everything[0].examples[0].id]
+    chosen = [each for each in read(evaluation, named=tuple(names)) if each.kind == gallery.CHOSEN]
+    assert [(each.split, [one.id for one in each.examples]) for each in chosen] == [
+        ("val", names[1:]),
+        ("official_test", names[:1]),
+    ]
+    with pytest.raises(InputError, match=r"visualize.ids: found NO_SUCH, NOR_THIS; expected ids of evaluated images"):
+        read(evaluation, named=("NO_SUCH", names[0], "NOR_THIS"))
+
+
+def test_the_overview_is_the_extremes_of_the_first_split(evaluation):
+    shown = gallery.overview(read(evaluation))
+    dice = [float(one.caption.split()[-1]) for one in shown.examples]
+    assert [one.caption.split(":")[0] for one in shown.examples] == list(gallery.KINDS)
+    assert dice[0] >= dice[1] >= dice[2]
+    everything = read(evaluation, count=7)[0]
+    assert (dice[0], dice[2]) == tuple(float(everything.examples[end].caption.split()[1]) for end in (0, -1))
+
+
+def test_a_gallery_for_print_has_more_pixels_of_the_same_layout(evaluation):
+    shown = read(evaluation)[0]
+    small, large = gallery.draw(shown), gallery.draw(shown, 2)
+    assert tuple(large.get_size_inches()) == tuple(small.get_size_inches())
+    assert large.dpi == 2 * small.dpi

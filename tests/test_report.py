@@ -19,10 +19,7 @@ from lesionseg.visualize.charts import charts
 from lesionseg.visualize.image_file import png_bytes
 from lesionseg.visualize.results import read_json, read_predictions, read_results
 
-in_browser = pytest.mark.skipif(
-    not (chromium.CHROMIUM and chromium.CHROMEDRIVER),
-    reason="needs chromium and chromedriver (Debian: chromium-driver)",
-)
+in_browser = chromium.needed
 UNDEFINED = "IMG_00033"  # an image whose boundary distance is undefined
 PHONE, DESKTOP = (390, 844), (1280, 900)
 

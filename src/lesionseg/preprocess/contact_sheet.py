@@ -9,35 +9,48 @@ from PIL import Image, ImageDraw, ImageFont
 from lesionseg.common.files import atomic
 from lesionseg.formats.processed import Sample
 
-TILE = 112  # pixels
-CAPTION = 14
-COLUMNS, ROWS = 8, 4
+TILE = 140  # pixels
+CAPTION = 32
+TITLE = 48
+COLUMNS, ROWS = 6, 3
 OUTLINE = (0, 255, 120)
 LIMIT = 240_000  # bytes of the file: git keeps every version of it
 COLOURS = (256, 128, 64, 32, 16)  # palette sizes tried until the file is below the limit
 
 
 def contact_sheet(images: np.ndarray, masks: np.ndarray, samples: Sequence[Sample]) -> Image.Image:
-    """Up to 32 samples, from the smallest lesion to the largest, with outline, id, split and lesion fraction.
+    """Up to 18 samples, from the smallest lesion to the largest, with outline, id, split and lesion fraction.
 
-    `images` uint8 (N, H, W, 3), `masks` uint8 0/1 (N, H, W). Returns an RGB picture.
+    `images` uint8 (N, H, W, 3), `masks` uint8 0/1 (N, H, W). Returns an RGB picture with a title and a key.
     """
     order = sorted(range(len(samples)), key=lambda index: (samples[index].lesion_fraction, samples[index].id))
     count = min(len(order), COLUMNS * ROWS)
     shown = [order[index] for index in np.linspace(0, len(order) - 1, count).round().astype(int)]
     rows = -(-count // COLUMNS)
-    sheet = Image.new("RGB", (min(count, COLUMNS) * TILE, rows * (TILE + CAPTION)), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(9)
+    sheet = Image.new("RGB", (COLUMNS * TILE, TITLE + rows * (TILE + CAPTION)), "white")
+    draw, title, text = ImageDraw.Draw(sheet), ImageFont.load_default(16), ImageFont.load_default(12)
+    draw.text((4, 4), f"{count:,} of {len(samples):,} images, by the size of the lesion", fill="black", font=title)
+    draw.line((5, 34, 25, 34), fill=OUTLINE, width=3)
+    key = "outline of the mask · below each image its id, its split and the lesion's share of the image"
+    draw.text((32, 27), key, fill="black", font=text)
     for place, index in enumerate(shown):
-        left, top = place % COLUMNS * TILE, place // COLUMNS * (TILE + CAPTION)
-        sheet.paste(outlined(images[index], masks[index], TILE - 2), (left + 1, top + 1))
+        left, top = place % COLUMNS * TILE, TITLE + place // COLUMNS * (TILE + CAPTION)
+        sheet.paste(outlined(images[index], masks[index], TILE - 4), (left + 2, top))
         sample = samples[index]
-        name, rest = sample.id, f" {sample.split} {sample.lesion_fraction:.1%}"
-        while font.getlength(name + rest) > TILE - 4 and len(name) > 1:
-            name = "…" + name[2:]  # ids differ at their ends
-        text = name + rest
-        draw.text((left + 2, top + TILE), text, fill="black", font=font)
+        draw.text((left + 4, top + TILE - 3), _fitting(sample.id, text), fill="black", font=text)
+        words = f"{sample.split}, {100 * sample.lesion_fraction:.1f} %"
+        draw.text((left + 4, top + TILE + 11), _fitting(words, text), fill="black", font=text)
     return sheet
+
+
+def _fitting(words: str, font: ImageFont.FreeTypeFont) -> str:
+    """One line as wide as a tile; of a long one the middle is left out: ids differ at their ends."""
+    words, kept = " ".join(words.split()), len(words)
+    short = words
+    while font.getlength(short) > TILE - 8 and kept > 2:
+        kept -= 1
+        short = f"{words[: kept // 2]}…{words[-(kept - kept // 2) :]}"
+    return short
 
 
 def outlined(image: np.ndarray, mask: np.ndarray, size: int) -> Image.Image:

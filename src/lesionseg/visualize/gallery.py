@@ -1,7 +1,7 @@
 """Predictions as pictures: for each example the photograph with outlines, the probabilities, and the errors."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -13,13 +13,16 @@ from PIL import Image
 
 from lesionseg.common.errors import InputError
 from lesionseg.visualize import palette, style
+from lesionseg.visualize.charts import split_name
 from lesionseg.visualize.results import Predictions, Results
 
 KINDS = ("best", "median", "worst", "random")
+CHOSEN = "chosen"  # the kind of a gallery of ids that the user named
 MOST = 16  # examples in a gallery
 COLUMNS = 4  # examples side by side
 PANEL = 256  # pixels along a panel's longer side, with up to COLUMNS examples
 SUPERSAMPLING = 2  # outlines are drawn this much larger, so that their edges are smooth
+EDGE = 1.5  # pixels between the edge of the photograph and the outline of a mask that reaches it
 LINES = (  # width in pixels, colour, opacity; in this order, so that both show where the outlines coincide
     ("truth", 4.2, "#000000", 0.35),
     ("truth", 2.8, palette.TRUTH, 1.0),
@@ -32,9 +35,11 @@ VIRIDIS = [
     tuple(int(part) for part in shade[:3]) for shade in colormaps["viridis"](np.linspace(0, 1, LEVELS), bytes=True)
 ]
 
-DPI = 100
+DPI = 100  # the file's pixels at scale 1
+PRINT = 3  # the scale of a gallery for print: 12 inches of it at 300 dpi
 GAP = 6  # pixels between panels
 LEGEND = 148  # width of the column of row names and keys
+NARROWEST = 560  # width that the title needs
 TITLE, CAPTION = 34, 42  # heights of the title and of an example's caption
 
 
@@ -54,48 +59,85 @@ class Example:
 class Gallery:
     """The examples of one kind of one split."""
 
-    kind: str  # one of KINDS
+    kind: str  # one of KINDS, or CHOSEN
     split: str
     images: int  # in the split, examples or not
     examples: list[Example]
+    threshold: float | None = None  # of the probability, from which on a pixel counts as lesion
+
+    @property
+    def title(self) -> str:
+        images = "1 image" if self.images == 1 else f"{self.images:,} images"
+        cut = "" if self.threshold is None else f", threshold {self.threshold:.2f}"
+        return f"{self.kind.capitalize()} predictions by Dice · {split_name(self.split)}, {images}{cut}"
 
 
 def galleries(
-    results: Results, predictions: Predictions, images: np.ndarray, masks: np.ndarray, count: int, seed: int
+    results: Results,
+    predictions: Predictions,
+    images: np.ndarray,
+    masks: np.ndarray,
+    count: int,
+    seed: int,
+    named: Sequence[str] = (),
 ) -> Iterator[Gallery]:
-    """The galleries of every kind of every split, `count` examples each (fewer where there are fewer images).
+    """For every split the gallery of the images `named`, if it has one, then those of every kind, `count` examples each
+    (fewer where there are fewer images).
 
     `images` uint8 (N, H, W, 3) and `masks` uint8 (N, H, W) are the processed arrays. Raises InputError for images
-    that were scored but have no prediction.
+    that were scored but have no prediction, and for named ones that were not scored.
     """
     place = {name: row for row, name in enumerate(predictions.ids)}
     table = results.tables["per_image"]
+    scored = set(table.texts("id"))
+    problems = []
     if missing := [name for name in table.texts("id") if name not in place]:
-        raise InputError(
-            f"{table.path}: {', '.join(missing[:5])} and no prediction of it, {len(missing)} such images; "
+        problems.append(
+            f"{table.path}: no prediction of {len(missing)} of its images, such as {', '.join(missing[:5])}; "
             "run `dvc repro --force evaluate`"
         )
-    for split in results.evaluation:
-        scored = table.where("split", split)
-        ids, dice, iou = scored.texts("id"), scored.numbers("dice"), scored.numbers("iou")
-        for kind in KINDS:
+    if unknown := [name for name in named if name not in scored]:
+        problems.append(
+            f"params.yaml: visualize.ids: found {', '.join(unknown)}; expected ids of evaluated images, as in "
+            f"{table.path}"
+        )
+    if problems:
+        raise InputError(problems)
+    for split, scores in results.evaluation.items():
+        part = table.where("split", split)
+        ids, dice, iou = part.texts("id"), part.numbers("dice"), part.numbers("iou")
+        picked = {CHOSEN: [ids.index(name) for name in named if name in ids]}
+        picked |= {kind: pick(kind, ids, dice, count, seed) for kind in KINDS}
+        for kind, positions in picked.items():
             examples = []
-            for chosen in choose(kind, ids, dice, count, seed):
-                row = place[ids[chosen]]
+            for position in positions:
+                row = place[ids[position]]
                 examples.append(
                     Example(
-                        id=ids[chosen],
-                        caption=f"Dice {dice[chosen]:.3f} · IoU {iou[chosen]:.3f}",
+                        id=ids[position],
+                        caption=f"Dice {dice[position]:.3f} · IoU {iou[position]:.3f}",
                         image=images[predictions.rows[row]],
                         truth=masks[predictions.rows[row]],
                         predicted=predictions.predicted[row],
                         probabilities=predictions.probabilities[row],
                     )
                 )
-            yield Gallery(kind, split, len(ids), examples)
+            if examples:
+                yield Gallery(kind, split, len(ids), examples, scores.get("threshold"))
 
 
-def choose(kind: str, ids: Sequence[str], scores: Sequence[float], count: int, seed: int = 0) -> list[int]:
+def overview(shown: Sequence[Gallery]) -> Gallery:
+    """One gallery of the first split: its best, its median, its worst and a random prediction."""
+    first = [each for each in shown if each.split == shown[0].split and each.kind in KINDS]
+    extreme = {"best": 0, "worst": -1}
+    examples = []
+    for each in first:
+        example = each.examples[extreme.get(each.kind, len(each.examples) // 2)]
+        examples.append(replace(example, caption=f"{each.kind}: {example.caption.partition(' · ')[0]}"))
+    return replace(first[0], kind="best, median, worst and random", examples=examples)
+
+
+def pick(kind: str, ids: Sequence[str], scores: Sequence[float], count: int, seed: int = 0) -> list[int]:
     """Pick the examples of a gallery: positions in `ids`, by falling score.
 
     `best` and `worst` are the ends of the ranking by score (ties by id), `median` its middle, and `random` a
@@ -114,17 +156,22 @@ def choose(kind: str, ids: Sequence[str], scores: Sequence[float], count: int, s
     if kind == "random":
         by_id = sorted(range(len(ids)), key=lambda index: ids[index])
         drawn = np.random.default_rng(seed).permutation(len(ids))[:count]
-        picked = {by_id[index] for index in drawn}
-        return [index for index in ranking if index in picked]
+        sample = {by_id[index] for index in drawn}
+        return [index for index in ranking if index in sample]
     raise ValueError(f"gallery '{kind}'; known: {', '.join(KINDS)}")
 
 
 def outlined(example: Example, size: tuple[int, int]) -> np.ndarray:
-    """The photograph with the true and the predicted outline: uint8 (height, width, 3) for size (height, width)."""
+    """The photograph with the true and the predicted outline: uint8 (height, width, 3) for size (height, width).
+
+    Where a mask reaches the edge of the photograph its outline runs along the edge, so that a prediction of nothing but
+    lesion has a frame and a prediction of none has no line at all.
+    """
+    thickness = max(1.0, max(size) / PANEL)
     picture = _resize(example.image, size).astype(np.float32)
     distances = {name: _distance_to_border(getattr(example, name), size) for name in ("truth", "predicted")}
     for name, width, colour, opacity in LINES:
-        cover = opacity * np.clip(width / 2 + 0.5 - distances[name], 0, 1)[..., None]
+        cover = opacity * np.clip(thickness * width / 2 + 0.5 - distances[name], 0, 1)[..., None]
         picture += cover * (np.array(palette.rgb(colour), np.float32) - picture)
     return np.rint(picture).astype(np.uint8)
 
@@ -158,39 +205,47 @@ ROWS = (("photograph", outlined), ("probability", probability_map), ("errors", e
 
 
 @style.applied()
-def draw(shown: Gallery) -> Figure:
-    """A gallery of one or more examples: a column each, in bands of COLUMNS columns."""
+def draw(shown: Gallery, scale: float = 1) -> Figure:
+    """A gallery of one or more examples: a column each, in bands of COLUMNS columns; `scale` multiplies its pixels."""
     examples = shown.examples
     height, width = panel_size(examples[0].image.shape[:2], len(examples))
     columns = min(COLUMNS, len(examples))
     bands = -(-len(examples) // columns)
     band_height = CAPTION + len(ROWS) * (height + GAP)
-    total = (LEGEND + columns * (width + GAP), TITLE + bands * band_height)
-    figure = Figure(figsize=(total[0] / DPI, total[1] / DPI), dpi=DPI, facecolor="white")
+    total = (max(LEGEND + columns * (width + GAP), NARROWEST), TITLE + bands * band_height)
+    figure = Figure(figsize=(total[0] / DPI, total[1] / DPI), dpi=DPI * scale, facecolor="white")
+    pixels = (round(height * scale), round(width * scale))
 
     def text(x: float, y: float, words: str, **style) -> None:
-        """Words at pixel (x, y), counted from the upper left corner."""
-        style = {"color": palette.INK, "va": "top", "fontsize": 10.5} | style
+        """Words at pixel (x, y), counted from the upper left corner; a dollar sign in an id is a dollar sign."""
+        style = {"color": palette.INK, "va": "top", "fontsize": 10.5, "parse_math": False} | style
         figure.text(x / total[0], 1 - y / total[1], words, **style)
 
-    images = "1 image" if shown.images == 1 else f"{shown.images:,} images"
-    title = f"{shown.kind.capitalize()} predictions · {shown.split}, {images}"
-    text(8, 7, title, fontsize=13)
+    text(8, 7, shown.title, fontsize=12, weight="bold")
     for band in range(bands):
         top = TITLE + band * band_height
         for column, example in enumerate(examples[band * columns : (band + 1) * columns]):
             x = LEGEND + column * (width + GAP)
             text(x, top + 2, _shorten(example.id), weight="bold")
-            text(x, top + 20, example.caption)
+            text(x, top + 20, caption(example))
             for row, (_, panel) in enumerate(ROWS):
                 y = top + CAPTION + row * (height + GAP)
-                figure.figimage(panel(example, (height, width)), x, total[1] - y - height, origin="upper")
+                box = (x / total[0], 1 - (y + height) / total[1], width / total[0], height / total[1])
+                axes = figure.add_axes(box, frameon=False)
+                axes.set_axis_off()
+                axes.imshow(panel(example, pixels), aspect="auto", interpolation="none")
         for row, key in enumerate((_outline_key, _probability_key, _error_key)):
-            key(figure, text, top + CAPTION + row * (height + GAP), total)
+            key(figure, text, top + CAPTION + row * (height + GAP), total, shown.threshold)
     return figure
 
 
-def _outline_key(figure, text, y, total) -> None:
+def caption(example: Example) -> str:
+    """The example's own caption; of a prediction without a border inside the photograph its first part, and so said."""
+    whole = "nothing" if not example.predicted.any() else "everything" if example.predicted.all() else ""
+    return f"{example.caption.partition(' · ')[0]} · {whole} predicted" if whole else example.caption
+
+
+def _outline_key(figure, text, y, total, _) -> None:
     text(8, y, "Photograph", weight="bold")
     handles = [
         Line2D([], [], color=palette.TRUTH, linewidth=2.5, label="true outline"),
@@ -199,16 +254,21 @@ def _outline_key(figure, text, y, total) -> None:
     _legend(figure, handles, y + 18, total)
 
 
-def _probability_key(figure, text, y, total) -> None:
+def _probability_key(figure, text, y, total, threshold) -> None:
     text(8, y, "Probability", weight="bold")
     axes = figure.add_axes((10 / total[0], 1 - (y + 38) / total[1], 110 / total[0], 12 / total[1]))
     axes.imshow(np.array(VIRIDIS, np.uint8)[None], aspect="auto", extent=(0, 1, 0, 1))
     axes.set(yticks=[], xticks=[0, 0.5, 1], xticklabels=["0", "0.5", "1"])
     axes.grid(False)
     axes.tick_params(labelsize=9.5, colors=palette.INK, length=3)
+    if threshold is not None:
+        axes.plot([threshold, threshold], [-0.3, 1.3], color="white", linewidth=3, clip_on=False)
+        axes.plot([threshold, threshold], [-0.3, 1.3], color=palette.INK, linewidth=1.5, clip_on=False)
+        axes.set(xlim=(0, 1), ylim=(0, 1))
+        text(8, y + 62, f"| threshold {threshold:.2f}", fontsize=9.5)
 
 
-def _error_key(figure, text, y, total) -> None:
+def _error_key(figure, text, y, total, _) -> None:
     text(8, y, "Errors", weight="bold")
     edge = {"edgecolor": palette.INK, "linewidth": 0.6}
     handles = [
@@ -250,10 +310,15 @@ def _resize(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _distance_to_border(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Distance of each pixel to the mask's border, in pixels of `size`; infinite without a border."""
+    """Distance of each pixel to the mask's border, in pixels of `size`; infinite without lesion.
+
+    A mask that reaches the edge of the photograph has its border EDGE pixels inside, where the whole line is seen.
+    """
     large = (size[0] * SUPERSAMPLING, size[1] * SUPERSAMPLING)
     inside = (_resize(255 * mask, large) >= 128).astype(np.uint8)
-    if inside.all() or not inside.any():
+    margin = round(SUPERSAMPLING * EDGE * max(1.0, max(size) / PANEL))
+    inside[:margin] = inside[-margin:] = inside[:, :margin] = inside[:, -margin:] = 0
+    if not inside.any():
         return np.full(size, np.inf, np.float32)
     exact = (cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     distance = cv2.distanceTransform(inside, *exact) + cv2.distanceTransform(1 - inside, *exact) - 0.5

@@ -19,7 +19,7 @@ _UNDATED = {  # what matplotlib would write of itself and of the time
 }
 
 
-def file_bytes(figure: Figure, kind: str, colours: int = 64, kept: Sequence[tuple[int, int, int]] = ()) -> bytes:
+def file_bytes(figure: Figure, kind: str, colours: int | None = 64, kept: Sequence[tuple[int, int, int]] = ()) -> bytes:
     """The figure as a file of one of FORMATS; `colours` and `kept` as `png_bytes`, for PNG alone."""
     return png_bytes(figure, colours, kept) if kind == "png" else vector_bytes(figure, kind)
 
@@ -34,8 +34,9 @@ def vector_bytes(figure: Figure, kind: str) -> bytes:
 
 
 @style.applied()
-def png_bytes(figure: Figure, colours: int = 64, kept: Sequence[tuple[int, int, int]] = ()) -> bytes:
+def png_bytes(figure: Figure, colours: int | None = 64, kept: Sequence[tuple[int, int, int]] = ()) -> bytes:
     """Draw the figure as a PNG of at most `colours` (up to 256) colours; the figure's own dpi decides its pixels.
+    None: true colour.
 
     A palette takes a third of the bytes of true colour, and the file has no text chunk (matplotlib would name its
     version). The colours of `lesionseg.visualize.palette` and the RGB colours `kept` are in it as they are: a key that
@@ -44,11 +45,17 @@ def png_bytes(figure: Figure, colours: int = 64, kept: Sequence[tuple[int, int, 
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())[..., :3]
+    if colours is None:
+        return _saved(Image.fromarray(pixels))
     exact = list(dict.fromkeys([(255, 255, 255), *map(palette.rgb, palette.ALL), *kept]))
     adapted = Image.fromarray(pixels).quantize(colours - len(exact), Image.Quantize.MEDIANCUT).getpalette()
     table = np.concatenate([exact, np.reshape(adapted, (-1, 3))]).astype(np.uint8)[:colours]
     picture = Image.fromarray(_nearest(pixels, table), "P")
     picture.putpalette(table.tobytes())
+    return _saved(picture)
+
+
+def _saved(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, "png", optimize=True)
     return buffer.getvalue()

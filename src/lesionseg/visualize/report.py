@@ -185,7 +185,13 @@ def _shown(example: gallery.Example, crowd: float) -> dict:
     """An example as the template takes it: its words and its panels as data URIs, `crowd` times smaller in area."""
     size = gallery.panel_size(example.image.shape[:2], gallery.COLUMNS * crowd)
     panels = [(name, _data_uri(_webp(panel(example, size)), "webp")) for name, panel in gallery.ROWS]
-    return {"id": example.id, "caption": example.caption, "panels": panels, "height": size[0], "width": size[1]}
+    return {
+        "id": example.id,
+        "caption": gallery.caption(example),
+        "panels": panels,
+        "height": size[0],
+        "width": size[1],
+    }
 
 
 def _smallest(png: bytes) -> int:
