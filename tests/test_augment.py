@@ -179,7 +179,9 @@ def test_elastic_moves_pixels_by_the_share_of_the_side_it_says(strength, share):
     assert np.sqrt(np.mean(np.square(displaced))) == pytest.approx(share * side, rel=0.2)
 
 
-@pytest.mark.parametrize(("strength", "smallest", "largest"), [("light", 0.9, 1.1), ("strong", 0.7, 1.4)])
+@pytest.mark.parametrize(
+    ("strength", "smallest", "largest"), [("light", 0.9, 1.1), ("strong", 0.7, 1.4), ("close_up", 0.8, 1.8)]
+)
 def test_scale_stays_in_its_range_and_uses_it(strength, smallest, largest):
     side = 256
     mask = np.zeros((side, side), np.uint8)
@@ -197,7 +199,7 @@ def test_scale_stays_in_its_range_and_uses_it(strength, smallest, largest):
     assert smallest * 0.98 < min(scales) < smallest * 1.1
     assert largest * 0.9 < max(scales) < largest * 1.02
     assert 0.35 < np.mean(np.array(scales) < 1) < 0.65
-    reach = {"light": 0.05, "strong": 0.1}[strength] * side
+    reach = {"light": 0.05, "strong": 0.1, "close_up": 0.1}[strength] * side
     assert 0.8 * reach < np.abs(shifts).max() < reach + 2
 
 

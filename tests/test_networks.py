@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lesionseg import networks
 from lesionseg.common.errors import InputError
+from lesionseg.networks import quarter_unet
 from lesionseg.networks.bilinear import upsample
 from lesionseg.train import losses
 
@@ -235,6 +236,11 @@ def test_nnunet_supervises_five_resolutions_in_training_and_gives_one_in_evaluat
 def test_quarter_unet_takes_sides_that_are_odd_on_the_way_down(sides):
     network = networks.build("quarter_unet", SMALL)
     assert network.train()(torch.rand(2, 3, *sides)).shape == (2, 1, *sides)
+
+
+def test_quarter_unet_shuffles_like_torch():
+    logits = torch.rand(2, 16, 3, 5)
+    assert torch.equal(quarter_unet.shuffle(logits), functional.pixel_shuffle(logits, 4))
 
 
 def test_quarter_unet_begins_near_the_share_of_lesion():

@@ -36,7 +36,6 @@ class QuarterUNet(nn.Module):
         )
         self.decoder = nn.ModuleList(ResidualBlock(2 * width, width) for width in widths[-2::-1])
         self.head = nn.Conv2d(base_width, STEM_STRIDE**2, 3, padding=1)
-        self.enlarge = nn.PixelShuffle(STEM_STRIDE)  # unlike bilinear enlargement, deterministic on CUDA
         self.apply(_initialise)
         nn.init.constant_(self.head.bias, PRIOR)
 
@@ -48,7 +47,7 @@ class QuarterUNet(nn.Module):
         for up, block, skip in zip(self.up, self.decoder, skips[-2::-1], strict=True):
             height, width = skip.shape[-2:]  # an odd side was rounded up on the way down
             features = block(torch.cat([skip, up(features)[..., :height, :width]], dim=1))
-        return self.enlarge(self.head(features))
+        return shuffle(self.head(features))
 
 
 class ResidualBlock(nn.Module):
@@ -83,6 +82,14 @@ class BatchNorm(nn.BatchNorm2d):
             statistics = (self.running_mean, self.running_var)
             return functional.batch_norm(features, *statistics, self.weight, self.bias, eps=self.eps)
         return super().forward(features)
+
+
+def shuffle(logits: Tensor) -> Tensor:
+    """(B, r², h, w) -> (B, 1, r·h, r·w), each pixel's channels as a block of r×r: nn.PixelShuffle, whose gradient for a
+    batch of no images (an idle process) has the wrong shape in torch 2.13. Deterministic on CUDA, unlike bilinear."""
+    batch, _, height, width = logits.shape
+    blocks = logits.unflatten(1, (STEM_STRIDE, STEM_STRIDE)).permute(0, 3, 1, 4, 2)
+    return blocks.reshape(batch, 1, STEM_STRIDE * height, STEM_STRIDE * width)
 
 
 def conv_norm_act(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:

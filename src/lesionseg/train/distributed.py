@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, start_processes
+from torch.nn import functional
 
 from lesionseg.common.errors import InputError
 
@@ -234,6 +235,9 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         pixels = values.new_tensor([values.shape[0] * values.shape[2] * values.shape[3]])
         total = _Sum.apply(torch.cat([values.sum((0, 2, 3)), pixels]))
         count = total[-1].detach()
+        if count == 1:  # one value has no variance
+            statistics = (self.running_mean, self.running_var)
+            return functional.batch_norm(images, *statistics, self.weight, self.bias, eps=self.eps)
         mean = total[:-1] / count
         centred = values - mean[:, None, None]
         # a second exchange: E[x²] - E[x]² would cancel where the mean is large
