@@ -1,5 +1,6 @@
 """Train the network on data/processed; write its weights and history to models/unet."""
 
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +23,7 @@ from lesionseg.train.augment import Augmentation, Augmenter
 from lesionseg.train.checkpoint import Checkpoints
 from lesionseg.train.loading import Data, Samples, default_workers
 from lesionseg.train.logbook import Record
+from lesionseg.train.members import mean_history, seeds, together
 from lesionseg.train.recipe import Machine, Recipe
 
 PROCESSED = Path("data/processed")
@@ -33,6 +35,7 @@ COMPUTING = ("torch", "numpy", "albumentations", "opencv-python-headless")  # pa
 class Parameters(Recipe, Augmentation, losses.Options):
     network: Annotated[str, one_of(networks.NAMES)]
     base_width: int = Field(ge=1, le=1024)
+    members: int = Field(ge=1, le=weights.MOST_MEMBERS)
     precision: Annotated[str, one_of(precision.PRECISIONS)]
     processes: int = Field(ge=1)
     deterministic: bool
@@ -49,50 +52,41 @@ def main() -> None:
 
 def train(parameters: Parameters, runtime: Runtime, world: distributed.World) -> None:
     """One process of the training."""
-    data = read_data(parameters)
-    if world.size != parameters.processes:
-        raise InputError(
-            f"params.yaml: train.processes: found {parameters.processes}, but torchrun started {world.size}; "
-            f"set train.processes={world.size}"
-        )
-    hardware = choose_device(runtime.device, world.local_rank if world.size > 1 else None)
+    data = read_data()
+    distributed.require_processes(parameters.processes, world)
+    device = choose_device(runtime.device, world.local_rank if world.size > 1 else None)
     use_deterministic_algorithms(parameters.deterministic)
-    dtype = precision.choose(parameters.precision, hardware)
-    torch.manual_seed(parameters.seed)
-    model = networks.build(parameters.network, parameters.base_width)
-    checkpoints = Checkpoints(CHECKPOINTS, key(parameters, hardware), runtime.checkpoint_minutes)
-    workers = default_workers(hardware, cores()) if runtime.workers is None else runtime.workers
-
+    workers = default_workers(device, cores()) if runtime.workers is None else runtime.workers
+    machine = Machine(device, precision.choose(parameters.precision, device), workers, world)
+    facts = computed_with(parameters, machine)
     if world.first:
-        print(
-            f"{parameters.network}, base width {parameters.base_width}, on {describe_device(hardware)}, {dtype}",
-            flush=True,
-        )
-    live = LiveHistory(MODEL / "live")
-    machine, record = Machine(hardware, dtype, workers, world), Record(checkpoints, live.add)
-    loss = losses.build(**parameters.model_dump(include=set(losses.Options.model_fields)))
-    with distributed.process_group(world, hardware):
-        fitted = loop.fit(model, loss, data, parameters, machine, record)
+        print(f"{parameters.network}, base width {parameters.base_width}, on {', '.join(facts.values())}", flush=True)
+    run, history = key(parameters, facts), History()
+    with distributed.process_group(world, device):
+        fitted = []
+        for member, seed in enumerate(seeds(parameters.seed, parameters.members), start=1):
+            checkpoints = Checkpoints(CHECKPOINTS, run, runtime.checkpoint_minutes, member)
+            recipe = parameters.model_copy(update={"seed": seed})
+            fitted.append(fit(recipe, data, machine, Record(checkpoints, partial(history.add, member))))
     if world.first:
-        live.end()
-        side = data.samples.images.shape[1]
-        kept = {
-            "keep": parameters.keep,
-            "epoch": fitted.epoch,
-            "image_size": side,
-            "average": parameters.ema_decay is not None,
-        }
-        settings = {f"train.{name}": value for name, value in parameters.model_dump().items()}
-        metadata = {"network": parameters.network, "base_width": parameters.base_width} | kept | settings
-        write_csv(MODEL / "history.csv", list(fitted.history[0]), fitted.history)
-        weights.save(MODEL / "weights.safetensors", fitted.state, metadata)
+        history.end()
+        metadata = metadata_of(parameters, data, fitted) | facts
+        weights.save(MODEL / "weights.safetensors", together([one.state for one in fitted]), metadata)
         checkpoints.remove()
 
 
-def read_data(parameters: Parameters) -> Data:
-    """The rows of the splits train and val, augmented as the parameters say."""
+def fit(parameters: Parameters, data: Data, machine: Machine, record: Record) -> loop.Fitted:
+    """Train one network."""
+    torch.manual_seed(parameters.seed)
+    model = networks.build(parameters.network, parameters.base_width)
+    loss = losses.build(**parameters.model_dump(include=set(losses.Options.model_fields)))
+    augmenter = Augmenter(parameters.seed, data.samples.images.shape[1], parameters)
+    return loop.fit(model, loss, data.augmented(augmenter), parameters, machine, record)
+
+
+def read_data() -> Data:
+    """The rows of the splits train and val."""
     samples = read_samples(PROCESSED)
-    images, masks = open_arrays(PROCESSED)
     rows = {split: [row for row, sample in enumerate(samples) if sample.split == split] for split in ("train", "val")}
     if problems := [
         f"{PROCESSED / 'samples.csv'}: no sample of the split '{split}', expected at least one; "
@@ -101,41 +95,65 @@ def read_data(parameters: Parameters) -> Data:
         if not rows[split]
     ]:
         raise InputError(problems)
-    augment = Augmenter(parameters.seed, images.shape[1], parameters)
-    return Data(Samples(images, masks, augment), rows["train"], rows["val"], [sample.id for sample in samples])
+    return Data(Samples(*open_arrays(PROCESSED)), rows["train"], rows["val"], [sample.id for sample in samples])
 
 
-def key(parameters: Parameters, hardware: torch.device) -> str:
+def computed_with(parameters: Parameters, machine: Machine) -> dict[str, str]:
+    """Device and number format, what `auto` came to included: they change digits."""
+    dtype = str(machine.dtype).removeprefix("torch.")
+    name = parameters.precision if parameters.precision == "tf32" else dtype
+    return {"device": describe_device(machine.device), "precision": name}
+
+
+def key(parameters: Parameters, facts: dict[str, str]) -> str:
     """The key of this run's checkpoint: all that its result depends on."""
-    facts = {
-        "parameters": parameters.model_dump(),
-        "hardware": describe_device(hardware),
-        "versions": {package: version(package) for package in COMPUTING},
-    }
+    versions = {package: version(package) for package in COMPUTING}
     data = [PROCESSED / name for name in ("images.npy", "masks.npy", "samples.csv")]
-    return checkpoint.key(facts, [*data, *checkpoint.source_files()])
+    run = {"parameters": parameters.model_dump(), "computed_with": facts, "versions": versions}
+    return checkpoint.key(run, [*data, *checkpoint.source_files()])
 
 
-class LiveHistory:
-    """The history as DVCLive files, which the VS Code extension, Studio and `dvc plots` show while it grows."""
+def metadata_of(parameters: Parameters, data: Data, fitted: list[loop.Fitted]) -> weights.Metadata:
+    """What rebuilds the network, and how it was trained."""
+    names = ("network", "base_width", "members", "keep")
+    epochs = [one.epoch for one in fitted]
+    return {
+        **{name: getattr(parameters, name) for name in names},
+        "epoch": epochs[0] if len(epochs) == 1 else ", ".join(map(str, epochs)),
+        "image_size": data.samples.images.shape[1],
+        "average": parameters.ema_decay is not None,
+        **{f"train.{name}": value for name, value in parameters.model_dump().items()},
+    }
 
-    def __init__(self, folder: Path):
-        self.folder, self.live = folder, None
 
-    def add(self, row: loop.Row) -> None:
-        """Log an epoch; a resumed run adds those before it again, from the first on."""
+class History:
+    """The history, and as it grows as DVCLive files, which the VS Code extension, Studio and `dvc plots` show."""
+
+    def __init__(self) -> None:
+        self.members: dict[int, list[loop.Row]] = {}
+        self.live = None
+
+    def add(self, member: int, row: loop.Row) -> None:
+        """Take in an epoch of a member; a resumed run adds those before it again, from the first on."""
+        self.members.setdefault(member, []).append(row)
+        if member > 1:
+            return  # DVCLive counts on: it shows the first
         if self.live is None:
             # neither dvc.yaml nor an experiment is touched, and nothing is logged that differs between equal runs
-            self.live = Live(str(self.folder), dvcyaml=None, save_dvc_exp=False, report=None, monitor_system=False)
+            self.live = Live(str(MODEL / "live"), dvcyaml=None, save_dvc_exp=False, report=None, monitor_system=False)
         for name, value in row.items():
             if name != "epoch":
                 self.live.log_metric(name.replace("_", "/", 1) if name[0] in "tv" else name, value)
         self.live.next_step()
 
     def end(self) -> None:
-        """Write the summary."""
-        if self.live is not None:
-            self.live.end()
+        """Write the history, the mean over the members, and of several each one's."""
+        self.live.end()
+        histories = list(self.members.values())
+        write_csv(MODEL / "history.csv", list(histories[0][0]), mean_history(histories))
+        if len(histories) > 1:
+            rows = [{"member": member} | row for member, history in self.members.items() for row in history]
+            write_csv(MODEL / "members.csv", list(rows[0]), rows)
 
 
 if __name__ == "__main__":

@@ -73,15 +73,15 @@ def test_a_failed_write_leaves_the_one_before(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         checkpoints.save({"x": 2})
     assert checkpoints.load() == {"x": 1}
-    assert [path.name for path in (tmp_path / "a").iterdir()] == ["checkpoint.pt"]
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["checkpoint_1.pt"]
 
 
 def test_leftovers_of_a_killed_write_are_removed(tmp_path):
     checkpoints = Checkpoints(tmp_path, "a")
     checkpoints.save({"x": 1})
-    (tmp_path / "a" / ".checkpoint.pt.123.tmp").write_bytes(b"half")
+    (tmp_path / "a" / ".checkpoint_1.pt.123.tmp").write_bytes(b"half")
     assert checkpoints.load() == {"x": 1}
-    assert [path.name for path in (tmp_path / "a").iterdir()] == ["checkpoint.pt"]
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["checkpoint_1.pt"]
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut off"])
@@ -128,10 +128,23 @@ def test_a_finished_run_removes_its_own_only(tmp_path):
     assert other.load() == {"x": 2}
 
 
+def test_members_of_a_run_have_one_each_and_end_together(tmp_path):
+    first, second = (Checkpoints(tmp_path, "run", 0, member) for member in (1, 2))
+    first.save({"x": 1})
+    assert second.load() is None
+    second.save({"x": 2})
+    assert (first.load(), second.load()) == ({"x": 1}, {"x": 2})
+    for age in range(KEPT):
+        Checkpoints(tmp_path, f"other{age}").save({})
+    assert first.path.exists()
+    second.remove()
+    assert not first.path.exists()
+
+
 def test_only_the_newest_unfinished_runs_are_kept(tmp_path):
     for age in range(5):
         Checkpoints(tmp_path, f"run{age}").save({"age": age})
-        os.utime(tmp_path / f"run{age}" / "checkpoint.pt", (age, age))
+        os.utime(tmp_path / f"run{age}" / "checkpoint_1.pt", (age, age))
     current = Checkpoints(tmp_path, "current")
     current.save({})
     kept = sorted(path.name for path in tmp_path.iterdir())

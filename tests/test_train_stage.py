@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,11 @@ import yaml
 
 from lesionseg.common.errors import InputError
 from lesionseg.common.files import read_csv
-from lesionseg.common.hardware import choose_device, use_deterministic_algorithms
+from lesionseg.common.hardware import choose_device, describe_device, use_deterministic_algorithms
 from lesionseg.formats.processed import Sample, write_samples
 from lesionseg.networks import weights
 from lesionseg.train import precision
+from lesionseg.train.recipe import Machine
 from tiny_training import arrays
 
 REPOSITORY = Path(__file__).parents[1]
@@ -84,7 +86,9 @@ def test_it_writes_weights_history_and_live_files_and_resumes_to_the_same(tmp_pa
     assert " ".join(history[0]) == expected
     assert [int(row["epoch"]) for row in history] == list(range(1, 31))
     model, metadata = weights.load(whole / "models/unet/weights.safetensors")
-    kept = {"network": "unet", "base_width": 2, "keep": "last", "epoch": 30, "image_size": 32, "average": False}
+    kept = {"network": "unet", "base_width": 2, "members": 1, "keep": "last", "epoch": 30, "image_size": 32}
+    kept |= {"average": False, "precision": metadata["precision"], "device": describe_device(torch.device("cpu"))}
+    assert metadata["precision"] in ("bfloat16", "float32")
     recipe = yaml.safe_load((whole / "params.yaml").read_text())["train"]
     assert metadata == kept | {f"train.{name}": value for name, value in recipe.items()}
     assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 1, 32, 32)
@@ -95,7 +99,7 @@ def test_it_writes_weights_history_and_live_files_and_resumes_to_the_same(tmp_pa
 
     stopped = workspace(tmp_path / "stopped", epochs=30, runtime={"checkpoint_minutes": 0})
     stage = start(stopped)
-    wait_for(lambda: list(stopped.glob(".cache/train/*/checkpoint.pt")), stage)
+    wait_for(lambda: list(stopped.glob(".cache/train/*/checkpoint_1.pt")), stage)
     stage.send_signal(signal.SIGINT)
     _, errors = stage.communicate(timeout=100)
     assert stage.returncode == 130
@@ -131,9 +135,9 @@ def test_the_parameters_reach_the_training(tmp_path):
     )
     code, output, errors = finish(folder)
     assert (code, errors) == (0, "")
-    assert "torch.float32" in output
+    assert ", float32" in output
     metadata = weights.load(folder / "models/unet/weights.safetensors")[1]
-    assert (metadata["keep"], metadata["average"]) == ("best", True)
+    assert (metadata["keep"], metadata["average"], metadata["precision"]) == ("best", True, "float32")
     history = read_csv(folder / "models/unet/history.csv")
     assert float(history[0]["learning_rate"]) < 1e-3
     assert 0 < float(history[0]["train_loss"]) < 1  # Tversky alone, where BCE + Dice starts above 1
@@ -144,6 +148,8 @@ def test_the_parameters_reach_the_training(tmp_path):
     [
         ({"val": ()}, "no sample of the split 'val'"),
         ({"epochs": 0}, "train.epochs: found 0"),
+        ({"seed": 2**64}, "train.seed: found 18446744073709551616"),
+        ({"members": 0}, "train.members: found 0"),
         ({"learning_rate": "fast"}, "train.learning_rate: found 'fast'"),
         ({"network": "unett"}, "train.network: found 'unett'"),
         ({"learning_rat": 1}, "did you mean train.learning_rate?"),
@@ -170,22 +176,72 @@ def test_processes_that_torchrun_started_must_be_as_many_as_the_parameter_says(t
         _main()()
 
 
-def test_the_key_depends_on_parameters_data_and_hardware(tmp_path, monkeypatch):
+def test_the_key_depends_on_parameters_data_device_format_and_code(tmp_path, monkeypatch):
     import train as stage
 
     monkeypatch.chdir(workspace(tmp_path))
     parameters = stage.load("train", stage.Parameters)
-    cpu = torch.device("cpu")
-    keys = [stage.key(parameters, cpu), stage.key(parameters.model_copy(update={"seed": 9}), cpu)]
-    assert stage.key(parameters, cpu) == keys[0]
+    half, single = (Machine(torch.device("cpu"), dtype) for dtype in (torch.bfloat16, torch.float32))
+
+    def key(parameters, machine):
+        return stage.key(parameters, stage.computed_with(parameters, machine))
+
+    keys = [key(parameters, half), key(parameters.model_copy(update={"seed": 9}), half), key(parameters, single)]
+    assert key(parameters, half) == keys[0]
     samples = tmp_path / "data/processed/samples.csv"
     samples.write_text(samples.read_text().replace("T_03,train", "T_03,val"))
-    keys.append(stage.key(parameters, cpu))
+    keys.append(key(parameters, half))
     monkeypatch.setattr(stage, "describe_device", lambda hardware: "another machine")
-    keys.append(stage.key(parameters, cpu))
+    keys.append(key(parameters, half))
     monkeypatch.setattr(stage.checkpoint, "source_files", list)
-    keys.append(stage.key(parameters, cpu))
-    assert len(set(keys)) == 5
+    keys.append(key(parameters, half))
+    assert len(set(keys)) == 6
+
+
+def test_members_are_trainings_of_their_own_and_resume_as_one(tmp_path, monkeypatch):
+    """Member n is what seed + n - 1 gives; a run killed in the second member goes on there, to the same bytes."""
+    import train as stage
+
+    def trained(name: str, **changes) -> Path:
+        monkeypatch.chdir(workspace(tmp_path / name, epochs=2, **changes))
+        stage.main()
+        return tmp_path / name / "models/unet"
+
+    both, alone = trained("both", seed=3, members=2), trained("alone", seed=4)
+    ensemble, metadata = weights.load(both / "weights.safetensors")
+    single, _ = weights.load(alone / "weights.safetensors")
+    assert metadata["members"] == 2
+    assert metadata["epoch"] == "2, 2"
+    second = ensemble.members[1].state_dict()
+    assert all(torch.equal(value, second[name]) for name, value in single.state_dict().items())
+    rows, mean = read_csv(both / "members.csv"), read_csv(both / "history.csv")
+    assert [(row["member"], row["epoch"]) for row in rows] == [("1", "1"), ("1", "2"), ("2", "1"), ("2", "2")]
+    assert [row.pop("member") for row in rows[2:]] == ["2", "2"]
+    assert rows[2:] == read_csv(alone / "history.csv")
+    losses = [float(row["train_loss"]) for row in rows]
+    assert [float(row["train_loss"]) for row in mean] == [(losses[0] + losses[2]) / 2, (losses[1] + losses[3]) / 2]
+
+    monkeypatch.chdir(workspace(tmp_path / "killed", epochs=2, seed=3, members=2, runtime={"checkpoint_minutes": 0}))
+    fit, calls = stage.loop.fit, []
+
+    def dies_in_the_second(model, loss, data, recipe, machine, record):
+        calls.append(recipe.seed)
+
+        def on_epoch(row):
+            record.on_epoch(row)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+
+        return fit(model, loss, data, recipe, machine, replace(record, on_epoch=on_epoch))
+
+    monkeypatch.setattr(stage.loop, "fit", dies_in_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        stage.main()
+    assert calls == [3, 4]
+    monkeypatch.setattr(stage.loop, "fit", fit)
+    stage.main()
+    assert outputs(tmp_path / "killed") == outputs(tmp_path / "both")
+    assert not list((tmp_path / "killed/.cache/train").iterdir())
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -20,7 +21,21 @@ from lesionseg.train.checkpoint import Checkpoints
 from lesionseg.train.loading import order
 from lesionseg.train.loop import unit_interval
 from lesionseg.train.progress import Tally
-from tiny_training import CPU, EVERYTHING, PLAIN, TRAIN, VAL, arrays, bce_dice, data, digest, network, process, run
+from tiny_training import (
+    CPU,
+    EVERYTHING,
+    PLAIN,
+    TRAIN,
+    VAL,
+    arrays,
+    bce_dice,
+    data,
+    digest,
+    network,
+    process,
+    run,
+    terminated_with_its_loaders,
+)
 
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
 
@@ -220,6 +235,76 @@ def test_ctrl_c_saves_the_step_under_way(tmp_path):
     assert (saved["epoch"], saved["steps_done"]) == (2, 1)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert digest(run(checkpoints=checkpoints)) == digest(run())
+
+
+def test_interrupted_in_the_last_step_of_an_epoch_it_goes_on_with_the_validation(tmp_path, capsys):
+    calls = 0
+
+    def interrupted(logits, targets):
+        nonlocal calls
+        calls += 1
+        if calls == 7:  # the third and last step of the second epoch
+            os.kill(os.getpid(), signal.SIGTERM)
+        return bce_dice(logits, targets)
+
+    checkpoints = Checkpoints(tmp_path, "run", 60)
+    with pytest.raises(KeyboardInterrupt):
+        run(loss=interrupted, checkpoints=checkpoints)
+    saved = checkpoints.load()
+    assert (saved["epoch"], saved["steps_done"]) == (2, 3)
+    capsys.readouterr()
+    fitted = run(checkpoints=checkpoints)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].endswith("checkpoint_1.pt: epoch 2, validation")
+    assert said[1].startswith("epoch 2/3")
+    assert "images/s" not in said[1]  # none was trained on
+    assert all(speed > 0 for speed in fitted.images_per_second)
+    assert digest(fitted) == digest(run())
+
+
+def test_a_finished_run_started_again_trains_nothing(tmp_path, capsys):
+    """As when it is killed before its weights are written, or as a member of an ensemble."""
+    checkpoints = Checkpoints(tmp_path, "run", 60)
+    first = run(recipe=EVERYTHING, checkpoints=checkpoints)
+    capsys.readouterr()
+
+    def never(logits, targets):
+        raise AssertionError
+
+    told = []
+    again = run(loss=never, recipe=EVERYTHING, checkpoints=checkpoints, on_epoch=told.append)
+    assert "its last epoch was done" in capsys.readouterr().out
+    assert digest(again) == digest(first)
+    assert told == first.history
+
+
+def test_sigterm_to_the_whole_group_saves_the_step_under_way(tmp_path):
+    """The loading processes get it too and must not take the run down before it has saved."""
+    child = FORKSERVER.Process(target=terminated_with_its_loaders, args=(tmp_path,))
+    child.start()
+    child.join(100)
+    assert child.exitcode == 1  # by KeyboardInterrupt, not by a loader's death
+    saved = Checkpoints(tmp_path, "run", 60).load()
+    assert (saved["epoch"], saved["steps_done"]) == (1, 2)
+
+
+def test_a_loaded_checkpoint_is_freed(tmp_path, monkeypatch):
+    """At the published width it is as large as the network, its optimiser and its average together."""
+    checkpoints = Checkpoints(tmp_path, "run", 0)
+    run(recipe=PLAIN | {"epochs": 1}, checkpoints=checkpoints)
+    loaded = []
+    load = checkpoints.load
+
+    def watched():
+        state = load()
+        loaded.extend(map(weakref.ref, [*state["model"].values(), state["losses"], state["counts"]]))
+        return state
+
+    monkeypatch.setattr(checkpoints, "load", watched)
+    alive = []
+    run(checkpoints=checkpoints, on_epoch=lambda row: alive.append(sum(one() is not None for one in loaded)))
+    assert loaded
+    assert alive[-1] == 0
 
 
 def test_a_resumed_run_tells_the_epochs_before_it_again(tmp_path):

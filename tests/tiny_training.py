@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +146,22 @@ def process(folder: Path, recipe: dict, dtype: torch.dtype, minutes: float, deat
     )
     outcome = {"digest": digest(fitted), "loss_calls": loss.calls, "history": fitted.history}
     (folder / "outcome.json").write_text(json.dumps(outcome))
+
+
+def terminated_with_its_loaders(folder: Path) -> None:
+    """A run with two loading processes; SIGTERM reaches all of them, as a scheduler sends it to a job."""
+    os.setsid()  # a group of its own
+    calls = 0
+
+    def loss(logits, targets):
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            os.killpg(0, signal.SIGTERM)
+            time.sleep(0.2)  # for the others to take it in
+        return bce_dice(logits, targets)
+
+    run(loss=loss, workers=2, checkpoints=Checkpoints(folder, "run", 60))
 
 
 def _die_writing(number: int) -> None:

@@ -1,9 +1,9 @@
 """Checkpoints of a training run: what a killed run goes on from, and no other run ever does.
 
-A checkpoint lies in `<folder>/<key>/checkpoint.pt`. The key is a digest of all that determines the result, so that
-a run with other parameters, data, code or hardware has another one. A finished run removes its own; those of
-unfinished runs stay, since going back to their parameters goes on with them, but only the newest few: at the
-published width one holds 0.4 to 0.7 GB.
+Checkpoints lie in `<folder>/<key>/`, one for each member of an ensemble. The key is a digest of all that determines
+the result, so that a run with other parameters, data, code, hardware or number format has another one. A finished run
+removes its own; those of unfinished runs stay, since going back to their parameters goes on with them, but only the
+newest few: at the published width one holds 0.4 to 0.7 GB.
 """
 
 import hashlib
@@ -21,8 +21,7 @@ import torch
 
 from lesionseg.common.files import atomic
 
-KEPT = 2  # checkpoints of other, unfinished runs
-FILE = "checkpoint.pt"
+KEPT = 2  # other, unfinished runs
 
 
 def key(facts: Mapping[str, object], files: Iterable[str | Path] = ()) -> str:
@@ -44,16 +43,17 @@ def source_files() -> list[str]:
 
 
 class Checkpoints:
-    """The checkpoint of the run `key`, written at most every `minutes`; 0: after every epoch."""
+    """The checkpoint of one `member` of the run `key`, written at most every `minutes`; 0: after every epoch."""
 
-    def __init__(self, folder: str | Path, key: str, minutes: float = 0):
+    def __init__(self, folder: str | Path, key: str, minutes: float = 0, member: int = 1):
         self._folder = Path(folder) / key
+        self._file = f"checkpoint_{member}.pt"
         self._interval = minutes * 60
         self._written = time.monotonic()
 
     @property
     def path(self) -> Path:
-        return self._folder / FILE
+        return self._folder / self._file
 
     def due(self, epoch_ended: bool) -> bool:
         """Whether to write one now: the interval has passed, or there is none and an epoch ended."""
@@ -72,7 +72,7 @@ class Checkpoints:
 
     def load(self) -> dict | None:
         """Return the state last saved, on the CPU, or None. What cannot be read counts as none, with a warning."""
-        for leftover in self._folder.glob(".*.tmp"):  # of a run killed while it wrote
+        for leftover in self._folder.glob(f".{self._file}*.tmp"):  # of a run killed while it wrote
             leftover.unlink()
         try:
             return torch.load(self.path, map_location="cpu", weights_only=True)
@@ -83,13 +83,16 @@ class Checkpoints:
             return None
 
     def remove(self) -> None:
-        """Remove this run's checkpoint: it has finished."""
+        """Remove this run's checkpoints, those of all members: it has finished."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _forget_old_runs(self) -> None:
-        others = [path for path in self._folder.parent.glob(f"*/{FILE}") if path != self.path]
-        for path in sorted(others, key=lambda path: path.stat().st_mtime)[:-KEPT]:
-            shutil.rmtree(path.parent, ignore_errors=True)
+        saved: dict[Path, float] = {}  # when each other run wrote last
+        for path in self._folder.parent.glob("*/checkpoint*.pt"):
+            if path.parent != self._folder:
+                saved[path.parent] = max(path.stat().st_mtime, saved.get(path.parent, 0))
+        for run in sorted(saved, key=saved.get)[:-KEPT]:
+            shutil.rmtree(run, ignore_errors=True)
 
 
 class Interruption:

@@ -134,6 +134,15 @@ def process_group(world: World, device: torch.device) -> Iterator[None]:
         dist.destroy_process_group()
 
 
+def require_processes(asked: int, world: World) -> None:
+    """Refuse another number of processes than `train.processes` asks for: it is recorded with the result."""
+    if world.size != asked:
+        raise InputError(
+            f"params.yaml: train.processes: found {asked}, but torchrun started {world.size}; "
+            f"set train.processes={world.size}"
+        )
+
+
 def require_supported(world: World, device: torch.device, smallest_batch: int, compile: bool) -> None:
     """Refuse what several processes have not been seen to do right."""
     if world.size > 1 and compile:

@@ -7,7 +7,7 @@ and a resumed run, follow the same plan from any position.
 
 import signal
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Protocol
 
@@ -72,6 +72,10 @@ class Data:
     train_rows: Sequence[int]
     val_rows: Sequence[int]
     ids: Sequence[str]
+
+    def augmented(self, augment: Augment) -> "Data":
+        """The same with the training images changed by `augment`."""
+        return replace(self, samples=Samples(self.samples.images, self.samples.masks, augment))
 
 
 @dataclass(frozen=True)
