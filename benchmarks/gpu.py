@@ -1,238 +1,288 @@
-"""Everything about this project on an NVIDIA card, in one call: what the card can do, and how near training comes.
+"""Training on an NVIDIA card, in one call: what the card can do, and how near training comes to it.
 
-    python benchmarks/gpu.py --data data/processed          arrays that the preprocess stage made
-    python benchmarks/gpu.py --images DIR                   a directory of images and masks
-    python benchmarks/gpu.py                                synthetic images
+    python benchmarks/gpu.py                            # synthetic images
+    python benchmarks/gpu.py --data data/processed      # those of the pipeline, at 256×256, for the recipe's figures
 
-docs/gpu.md says what each part measures and how to read it. It needs torch and the library's own dependencies, not
-DVC. Results are written after every measurement to <out>/report.json and report.md: a run that is cut off keeps them.
+Results are printed and written to --json after each measurement, so that a run that is cut off keeps them. docs/gpu.md
+says how to read them.
 """
 
 import argparse
+import gc
+import json
+import os
+import subprocess
 import sys
-from contextlib import ExitStack
-from dataclasses import asdict
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import median
 
+import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from gpu_measurements import card, inference, kernels, limits, loop, pairs, recipe, step, suite
-from gpu_measurements.report import Missing, Report, Row
-from gpu_measurements.scale import SMOKE, Scale
-from gpu_measurements.step import Variant
+from lesionseg import networks
 from lesionseg.common.errors import InputError
-from lesionseg.common.hardware import choose_device, use_deterministic_algorithms
+from lesionseg.common.hardware import choose_device, describe_device, use_deterministic_algorithms
 from lesionseg.common.parallel import cores
 from lesionseg.formats.processed import open_arrays, read_samples
-from lesionseg.inference.prediction import VIEWS
 from lesionseg.train import precision
-from lesionseg.train.loading import Augment, Samples, default_workers
+from lesionseg.train.augment import Augmenter
+from lesionseg.train.loading import Data, Samples, default_workers
+from lesionseg.train.logbook import Record
+from lesionseg.train.loop import fit, unit_interval
+from lesionseg.train.recipe import Machine
+from training import LOSS, PUBLISHED
 
-NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
+REPOSITORY = Path(__file__).parents[1]
+BLOCKS = 5  # of calls; the figure is their median
+Row = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large and how long everything is."""
+
+    base_width: int = 64
+    side: int = 256
+    batches: tuple[int, ...] = (8, 32, 128)
+    matrix: int = 8192  # rows and columns of the matrices multiplied
+    seconds: float = 2  # of one measurement
+    epochs: int = 10  # of the recipe
+    loop_steps: int = 40  # of an epoch in the measurement of the loop
+
+
+SMOKE = Scale(base_width=2, side=32, batches=(2,), matrix=64, seconds=0.05, epochs=1, loop_steps=2)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How a step is computed. The defaults are the pipeline's, but for the precision."""
+
+    batch: int
+    precision: str
+    channels_last: bool = True
+    deterministic: bool = True
+    compile: bool = False
+    graph: bool = False  # the whole step recorded as one CUDA graph
+
+
+def variants(batches: tuple[int, ...], formats: list[str], cuda: bool) -> list[Variant]:
+    """Each batch size in the first format, then with one thing changed at a time."""
+    usual = [Variant(batch, formats[0]) for batch in batches]
+    changes = [{}, *({"precision": name} for name in formats[1:]), {"channels_last": False}]
+    changes += [{"deterministic": False}, {"compile": True}]
+    # a scaler asks in each step whether to take it, which no graph can
+    changes += [{"graph": True}] if cuda and formats[0] != "fp16" else []
+    return [replace(variant, **change) for change in changes for variant in usual]
+
+
+def formats(device: torch.device) -> list[str]:
+    """The number formats `device` has, the fastest first."""
+    if device.type == "cpu":
+        return ["bf16", "fp32"]
+    ampere = torch.cuda.get_device_capability(device) >= precision.AMPERE
+    return ["bf16", "fp16", "tf32", "fp32"] if ampere else ["fp16", "fp32"]
+
+
+def seconds_a_call(call: Callable[[], object], device: torch.device, budget: float) -> list[float]:
+    """Seconds of one call in each of BLOCKS blocks; Python waits for the device between blocks only."""
+
+    def block(calls: int) -> float:
+        began = time.perf_counter()
+        for _ in range(calls):
+            call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return (time.perf_counter() - began) / calls
+
+    block(3)  # kernels are loaded, algorithms chosen, memory taken
+    calls = max(1, round(budget / BLOCKS / block(1)))
+    return [block(calls) for _ in range(BLOCKS)]
+
+
+def environment(device: torch.device) -> Row:
+    row: Row = {"device": describe_device(device), "torch": torch.__version__, "cores": cores()}
+    if device.type == "cuda":
+        row |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+        row["memory_gib"] = torch.cuda.get_device_properties(device).total_memory / 2**30
+    return row
+
+
+def matrix_rate(name: str, scale: Scale, device: torch.device) -> Row:
+    """Floating-point operations a second of a large matrix product of random numbers; zeros would take less power."""
+    dtype = precision.choose(name, device)
+    left, right = (torch.randn(scale.matrix, scale.matrix, device=device, dtype=dtype) for _ in range(2))
+    seconds = median(seconds_a_call(lambda: left @ right, device, scale.seconds))
+    return {"precision": name, "tflops": 2 * scale.matrix**3 / seconds / 1e12}
+
+
+def operations(base_width: int, side: int) -> int:
+    """Floating-point operations of training on one image, forward and backward: counted, not computed."""
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        images = torch.zeros(1, side, side, 3, dtype=torch.uint8)
+        outputs = networks.build("unet", base_width)(unit_interval(images))
+        LOSS(outputs, torch.zeros_like(outputs)).mean().backward()
+    return counter.get_total_flops()
+
+
+def bare_step(variant: Variant, scale: Scale, device: torch.device) -> Row:
+    """Images a second of forward, loss, backward and Adam on one batch that lies on the device, and peak memory."""
+    gc.collect()  # compiled networks refer to themselves
+    use_deterministic_algorithms(variant.deterministic)
+    dtype = precision.choose(variant.precision, device)
+    layout = torch.channels_last if variant.channels_last else torch.contiguous_format
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (variant.batch, scale.side, scale.side, 3), dtype=torch.uint8, device=device)
+    targets = (images[..., 0] > 127).unsqueeze(1)
+    model = networks.build("unet", scale.base_width).to(device, memory_format=layout).train()
+    network = torch.compile(model) if variant.compile else model
+    optimiser = torch.optim.AdamW(model.parameters(), 1e-4, weight_decay=0.0, fused=True, capturable=variant.graph)
+    scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+
+    def step() -> None:
+        # autocast's cache of cast weights must not outlive a recording
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32, cache_enabled=not variant.graph):
+            outputs = network(unit_interval(images).contiguous(memory_format=layout))
+        scaler.scale(LOSS(outputs, targets).mean()).backward()
+        scaler.step(optimiser)
+        scaler.update()
+        optimiser.zero_grad()
+
+    try:
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(device)
+        seconds = seconds_a_call(recorded(step) if variant.graph else step, device, scale.seconds)
+        row = {"images_per_second": variant.batch / median(seconds)}
+        row["spread"] = (max(seconds) - min(seconds)) / median(seconds)
+        return row | ({"peak_gib": torch.cuda.max_memory_allocated(device) / 2**30} if device.type == "cuda" else {})
+    finally:
+        use_deterministic_algorithms(True)
+        torch.compiler.reset()
+
+
+def recorded(step: Callable[[], None]) -> Callable[[], None]:
+    """The step as one CUDA graph. Gradients are None when the recording starts: each replay writes them anew."""
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):  # as torch asks: on another stream before the recording
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
+
+
+def synthetic(scale: Scale, count: int = 64) -> Data:
+    """Noise with a disc in the middle: enough to measure speed."""
+    images = np.random.default_rng(0).integers(0, 256, (count, scale.side, scale.side, 3), dtype=np.uint8)
+    y, x = np.mgrid[: scale.side, : scale.side] - scale.side // 2
+    masks = np.broadcast_to((x**2 + y**2 < (scale.side / 4) ** 2).astype(np.uint8), images.shape[:3])
+    rows = list(range(count))
+    return Data(Samples(images, masks), rows[8:], rows[:8], [str(row) for row in rows])
+
+
+def processed(folder: Path, scale: Scale) -> Data:
+    """What the preprocess stage made, its splits train and val."""
+    samples = read_samples(folder)
+    images, masks = open_arrays(folder)
+    if images.shape[1] != scale.side:
+        raise InputError(f"--data: found images {images.shape[1]} pixels wide, expected {scale.side}")
+    train, val = ([row for row, one in enumerate(samples) if one.split == name] for name in ("train", "val"))
+    return Data(Samples(images, masks), train, val, [sample.id for sample in samples])
+
+
+def train(data: Data, scale: Scale, machine: Machine, **changes: object) -> tuple[Row, list[float]]:
+    """Last row of the history and images a second of each epoch of the full loop, with loading and augmentation."""
+    recipe = PUBLISHED.model_copy(update=changes)
+    torch.manual_seed(recipe.seed)
+    data = data.augmented(Augmenter(recipe.seed, scale.side, recipe))
+    fitted = fit(networks.build("unet", scale.base_width), LOSS, data, recipe, machine, Record(quiet=True))
+    return fitted.history[-1], fitted.images_per_second
+
+
+def measurements(data: Data, scale: Scale, device: torch.device) -> Iterator[tuple[str, Row, Callable[[], Row]]]:
+    """Name, settings and measurement, the most valuable first."""
+    rates: dict[str, float] = {}
+    steps: dict[int, float] = {}
+    flops = operations(scale.base_width, scale.side)
+    names = formats(device)
+
+    def rate(name: str) -> Row:
+        row = matrix_rate(name, scale, device)
+        rates[name] = 1e12 * row["tflops"] / flops
+        return row | {"images_per_second_at_most": rates[name]}
+
+    def step(variant: Variant) -> Row:
+        row = bare_step(variant, scale, device)
+        if variant == Variant(variant.batch, names[0]):
+            steps[variant.batch] = row["images_per_second"]
+        return row | {"share_of_matrix_rate": row["images_per_second"] / rates[variant.precision]}
+
+    def loop(batch: int) -> Row:
+        rows = np.resize(data.train_rows, batch * scale.loop_steps).tolist()
+        machine = Machine(device, precision.choose(names[0], device), default_workers(device, cores()))
+        _, speeds = train(replace(data, train_rows=rows), scale, machine, epochs=2, batch_size=batch)
+        return {"images_per_second": speeds[-1], "below_bare_step": 1 - speeds[-1] / steps[batch]}
+
+    def recipe(seed: int) -> Row:
+        began = time.perf_counter()
+        machine = Machine(device, precision.choose("auto", device), default_workers(device, cores()))
+        row, _ = train(data, scale, machine, seed=seed, epochs=scale.epochs)
+        return {"seconds": time.perf_counter() - began} | row
+
+    yield "environment", {}, lambda: environment(device)
+    for name in names:
+        yield "matrix rate", {}, lambda name=name: rate(name)
+    for variant in variants(scale.batches, names, device.type == "cuda"):
+        yield "bare step", asdict(variant), lambda variant=variant: step(variant)
+    for batch in scale.batches:
+        yield "loop", {"batch": batch, "precision": names[0]}, lambda batch=batch: loop(batch)
+    for seed in range(3):
+        yield "recipe", {"seed": seed}, lambda seed=seed: recipe(seed)
+    if device.type == "cuda":
+        yield "tests", {}, cuda_tests
+
+
+def cuda_tests() -> Row:
+    """The last line of `pytest -m cuda`."""
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "cuda", "tests"]
+    done = subprocess.run(command, cwd=REPOSITORY, env=os.environ, capture_output=True, text=True, check=False)
+    return {"exit code": done.returncode, "said": done.stdout.strip().splitlines()[-1]}
 
 
 def main() -> int:
-    arguments = read_arguments()
-    if arguments.device != "cpu" and not torch.cuda.is_available():
-        print(
-            f"gpu: error: torch {torch.__version__} finds no NVIDIA card, and a card is what this measures",
-            file=sys.stderr,
-        )
-        return 1
-    try:
-        use_deterministic_algorithms(True)
-        hardware = choose_device(arguments.device)
-        scale = SMOKE if arguments.smoke else Scale()
-        heading = {"command": " ".join(["python", *sys.argv]), "smoke": arguments.smoke}
-        report = Report(arguments.out, arguments.minutes * 60, heading)
-        with ExitStack() as stack:
-            folders = pairs.processed(arguments.data, arguments.images, scale, stack)
-            session = Session(report, hardware, scale, folders)
-            for name in dict.fromkeys(("environment", *arguments.only)):
-                getattr(session, name)()
-    except InputError as error:
-        print(*(f"gpu: error: {problem}" for problem in error.problems), sep="\n", file=sys.stderr)
-        return 1
-    print(f"\n{report.table()}\n{arguments.out / 'report.json'}: all of it as JSON")
-    return 1 if report.content["failed"] else 0
-
-
-def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument("--data", type=Path, help="processed directory: images.npy, masks.npy, samples.csv")
-    source.add_argument("--images", type=Path, help="directory of images and masks, as for download.folder")
-    parser.add_argument("--out", type=Path, default=Path("gpu-report"), help="directory for the results")
-    parser.add_argument("--minutes", type=float, default=9, help="nothing starts that would probably end later")
-    parser.add_argument(
-        "--only",
-        type=_parts,
-        default=PARTS,
-        help=f"some of {', '.join(PARTS)}, joined by commas; the first is always made",
-    )
-    parser.add_argument("--device", default="cuda", help="cuda, cuda:<index>, or cpu to try the script")
-    parser.add_argument("--smoke", action="store_true", help="every part at a size at which its figures mean nothing")
-    return parser.parse_args()
-
-
-def _parts(text: str) -> tuple[str, ...]:
-    chosen = text.split(",")
-    if unknown := [name for name in chosen if name not in PARTS]:
-        raise argparse.ArgumentTypeError(f"unknown {', '.join(unknown)}; the parts are {', '.join(PARTS)}")
-    return tuple(name for name in PARTS if name in chosen)
-
-
-class Session:
-    """One run on one card: each public method is a part of the report."""
-
-    def __init__(self, report: Report, hardware: torch.device, scale: Scale, folders: dict[str, Path]):
-        self.report, self.device, self.scale, self.folders = report, hardware, scale, folders
-        self.images, self.masks = open_arrays(list(folders.values())[-1])  # speed does not depend on which
-        if self.images.shape[1] != scale.side:
-            raise InputError(
-                f"--data: found images of {self.images.shape[1]}×{self.images.shape[2]}, expected {scale.side}×"
-                f"{scale.side}: the figures are for that size; run preprocess with preprocess.image_size={scale.side}"
-            )
-        self.formats = card.formats(hardware)
-        self.usual = NAMES[precision.choose("auto", hardware)]
-        self.workers = default_workers(hardware, cores())
-
-    def environment(self) -> None:
-        """The card, its two rates, and the limits they set to a training step."""
-        report, scale = self.report, self.scale
-        report.measure("environment", {}, lambda: card.environment(self.device), 0)
-        for name in self.formats:
-            self._measure(
-                "matrix_rate", {"precision": name}, lambda name=name: card.matrix_rate(name, scale, self.device)
-            )
-        self._measure("memory_rate", {}, lambda: card.memory_rate(scale, self.device))
-        for name in dict.fromkeys([self.usual, "fp32"]):
-            report.measure("cost", {"precision": name}, lambda name=name: asdict(self._cost(name)), 0)
-        for batch in scale.batches:
-            settings = {"precision": self.usual, "batch": batch}
-            report.measure("limits", settings, lambda batch=batch: self._limits(batch), 0)
-
-    def steps(self) -> None:
-        """The bare step in every variant that needs no compilation."""
-        cuda = self.device.type == "cuda"
-        for variant in step.variants(self.scale.batches, self.formats, self.usual, cuda):
-            self._measure("steps", asdict(variant), lambda variant=variant: self._step(variant), 5)
-
-    def loop(self) -> None:
-        """The full loop beside the bare step, and what loading alone could deliver."""
-        for batch in self.scale.batches:
-            for augmented in (True, False):
-                settings = {"batch": batch, "augmented": augmented, "workers": self.workers}
-                self._measure("loading", settings, lambda s=settings: self._loading(**s), 5)
-                variant = Variant(batch, self.usual)
-                settings = asdict(variant) | {"augmented": augmented}
-                self._measure("loop", settings, lambda v=variant, a=augmented: self._loop(v, a), 10)
-
-    def recipe(self) -> None:
-        """The published recipe on every data set, with three seeds."""
-        known = self._bare(Variant(self.scale.recipe_batch, self.usual)) or 100
-        for name, folder in self.folders.items():
-            images = self.scale.epochs * sum(sample.split == "train" for sample in read_samples(folder))
-            for seed in self.scale.seeds:
-
-                def run(seed: int = seed, folder: Path = folder) -> Row:
-                    augment = self._augment(seed)
-                    return recipe.train_and_score(folder, seed, self.usual, self.scale, augment, self.device)
-
-                settings = {"data": name, "seed": seed, "precision": self.usual}
-                self.report.measure("recipe", settings, run, 10 + 1.5 * images / known)
-
-    def tests(self) -> None:
-        """The tests that need a card."""
-        self.report.measure("tests", {}, lambda: suite.run(self.report.remaining, self.report.folder / "tests.txt"), 60)
-
-    def prediction(self) -> None:
-        """Prediction as the evaluate stage does it."""
-        for name in VIEWS:
-            settings = {"test_time_augmentation": name, "views": VIEWS[name]}
-            run = lambda name=name: inference.speed(name, self.scale, self.images, self.device)  # noqa: E731
-            self._measure("prediction", settings, run, 5 * VIEWS[name])
-
-    def profile(self) -> None:
-        """Where the time of the usual step goes, at the smallest and at the largest batch."""
-        for batch in (self.scale.batches[0], self.scale.batches[-1]):
-            self._measure(
-                "profile", {"batch": batch, "precision": self.usual}, lambda batch=batch: self._profile(batch), 15
-            )
-
-    def compiled(self) -> None:
-        """Step and loop under torch.compile."""
-        ends = (self.scale.batches[0], self.scale.batches[-1])
-        for variant in step.compiled_variants(self.scale.batches, self.usual):
-            self._measure("steps", asdict(variant), lambda variant=variant: self._step(variant), 60)
-            if variant.deterministic and variant.batch in ends:
-                settings = asdict(variant) | {"augmented": True}
-                self._measure("loop", settings, lambda variant=variant: self._loop(variant, True), 60)
-
-    def _measure(self, part: str, settings: Row, measurement, estimate: float = 5) -> None:
-        self.report.measure(part, settings, measurement, estimate)
-
-    def _rate(self, part: str, column: str, **settings: object) -> float | None:
-        """A figure that was measured before, of the row with these settings; None where there is none."""
-        rows = (row for row in self.report.rows(part) if settings.items() <= row.items())
-        return next((row[column] for row in rows), None)
-
-    def _cost(self, name: str) -> limits.Cost:
-        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(name, torch.float32)
-        return limits.cost(self.scale.network, self.scale.base_width, self.scale.side, dtype)
-
-    def _limits(self, batch: int) -> Row:
-        matrix = self._rate("matrix_rate", "tflops", precision=self.usual)
-        memory = self._rate("memory_rate", "gb_per_second")
-        if matrix is None or memory is None:
-            raise Missing("the card's rates were not measured")
-        cost, rates = self._cost(self.usual), (matrix * 1e12, memory * 1e9)
-        seconds = {
-            "by_operations": cost.by_operations(batch, rates[0]),
-            "by_bytes": cost.by_bytes(batch, rates[1]),
-            "in_turn": cost.in_turn(batch, *rates),
-        }
-        return {f"images_per_second_{name}": batch / value for name, value in seconds.items()}
-
-    def _step(self, variant: Variant) -> Row:
-        row = step.speed(variant, self.scale, self.images, self.masks, self.device)
-        matrix = self._rate("matrix_rate", "tflops", precision=variant.precision)
-        share = None
-        if matrix is not None:
-            share = row["images_per_second"] * self._cost(variant.precision).operations / (matrix * 1e12)
-        return row | {"share_of_matrix_rate": share}
-
-    def _bare(self, variant: Variant) -> float | None:
-        return self._rate("steps", "images_per_second", **asdict(variant))
-
-    def _loading(self, batch: int, augmented: bool, workers: int) -> Row:
-        samples = Samples(self.images, self.masks, self._augment(0) if augmented else None)
-        return loop.loader_speed(samples, batch, workers, self.device, self.scale.seconds)
-
-    def _loop(self, variant: Variant, augmented: bool) -> Row:
-        bare = self._bare(variant)
-        augment = self._augment(0) if augmented else None
-        row = loop.speed(variant, self.scale, self.images, self.masks, augment, self.device, bare or 100)
-        return row | {"below_bare_step": None if bare is None else 1 - row["images_per_second"] / bare}
-
-    def _profile(self, batch: int) -> Row:
-        call = step.build(Variant(batch, self.usual), self.scale, self.images, self.masks, self.device)
-        rows, totals = kernels.profiled(call, self.device)
-        for row in rows:
-            self.report.add("profile_by_kind", {"batch": batch} | row)
-        return totals
-
-    def _augment(self, seed: int) -> Augment:
-        """The published augmentation: flips and right angles."""
+    parser.add_argument("--data", type=Path, help="processed directory: images.npy, masks.npy, samples.csv")
+    parser.add_argument("--only", nargs="+", help="of environment, matrix rate, bare step, loop, recipe, tests")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--smoke", action="store_true", help="at a size at which the figures mean nothing")
+    parser.add_argument("--json", type=Path, default=Path("gpu-report.json"))
+    options = parser.parse_args()
+    scale, failed, report = SMOKE if options.smoke else Scale(), 0, []
+    try:
+        device = choose_device(options.device)
+        data = processed(options.data, scale) if options.data else synthetic(scale)
+    except InputError as error:
+        sys.exit("\n".join(f"gpu: error: {problem}" for problem in error.problems))
+    use_deterministic_algorithms(True)
+    for name, settings, measure in measurements(data, scale, device):
+        if options.only and name not in options.only:
+            continue
         try:
-            from lesionseg.train.augment import Augmenter
-        except ModuleNotFoundError as error:
-            raise Missing(f"augmentation needs {error.name}, which is not installed") from None
-        return Augmenter(seed, self.images.shape[1])
+            row = measure()
+        except (RuntimeError, InputError, KeyError) as error:  # out of memory, a kernel the card lacks, a part left out
+            row, failed = {"failed": f"{type(error).__name__}: {str(error).splitlines()[0]}"}, failed + 1
+        report.append({"part": name} | settings | row)
+        print(json.dumps(report[-1]), flush=True)
+        options.json.write_text(json.dumps(report, indent=1) + "\n")
+    return min(failed, 1)
 
-
-# in this order: what is worth most comes first, what takes longest last
-PARTS = ("environment", "steps", "loop", "recipe", "profile", "prediction", "tests", "compiled")
 
 if __name__ == "__main__":
     sys.exit(main())

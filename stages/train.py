@@ -57,7 +57,7 @@ def train(parameters: Parameters, runtime: Runtime, world: distributed.World) ->
     device = choose_device(runtime.device, world.local_rank if world.size > 1 else None)
     use_deterministic_algorithms(parameters.deterministic)
     workers = default_workers(device, cores()) if runtime.workers is None else runtime.workers
-    machine = Machine(device, precision.choose(parameters.precision, device), workers, world)
+    machine = Machine(device, precision.choose(parameters.precision, device, parameters.compile), workers, world)
     facts = computed_with(parameters, machine)
     if world.first:
         print(f"{parameters.network}, base width {parameters.base_width}, on {', '.join(facts.values())}", flush=True)

@@ -154,7 +154,8 @@ def test_the_parameters_reach_the_training(tmp_path):
         ({"network": "unett"}, "train.network: found 'unett'"),
         ({"learning_rat": 1}, "did you mean train.learning_rate?"),
         ({"warmup_epochs": 3}, "warmup_epochs"),
-        ({"precision": "tf32"}, "precision: found 'tf32'"),
+        ({"precision": "tf32"}, "train.precision: found 'tf32'"),
+        ({"precision": "tf32", "compile": True}, "train.compile: found true with train.precision=tf32"),
         ({"runtime": {"device": "cuda:99"}}, "runtime.device: found 'cuda:99'"),
     ],
 )

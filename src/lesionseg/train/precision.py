@@ -21,18 +21,25 @@ PRECISIONS = ("auto", *DTYPES)
 AMPERE, VOLTA = (8, 0), (7, 0)  # compute capabilities
 
 
-def choose(name: str, device: torch.device) -> torch.dtype:
+def choose(name: str, device: torch.device, compile: bool = False) -> torch.dtype:
     """Return the dtype to autocast to on `device` (float32: no autocast) for `name`, one of PRECISIONS, and set how
     float32 products are rounded.
 
     `auto` takes bf16 where the hardware has it, fp16 on CUDA cards that only have that, else fp32. The rounding
-    of float32 products is a setting of the whole process. Raises InputError for a format the device lacks.
+    of float32 products is a setting of the whole process. Raises InputError for a format the device lacks,
+    or one that torch.compile is not known to take.
     """
+    if name == "tf32" and compile:
+        raise InputError(
+            "params.yaml: train.compile: found true with train.precision=tf32, of which torch's compiler reads older "
+            "switches; set one of the two to something else"
+        )
     if name == "auto":
         name = _fastest(device)
     if name == "tf32" and not (device.type == "cuda" and torch.cuda.get_device_capability(device) >= AMPERE):
         raise InputError(
-            f"precision: found 'tf32', which {device.type} here does not have; expected auto, bf16, fp16 or fp32"
+            f"params.yaml: train.precision: found 'tf32', which {device.type} here does not have; expected auto, bf16, "
+            "fp16 or fp32"
         )
     # the one for all, and those of its operations: one that was ever set itself no longer follows it
     for operations in (torch.backends, torch.backends.cuda.matmul, torch.backends.cudnn.conv):
