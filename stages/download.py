@@ -1,14 +1,16 @@
 """Fill data/raw with image-mask pairs from the chosen source."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import checkout  # noqa: F401
 
-from lesionseg.common.errors import InputError, run_stage
+from lesionseg.common.errors import InputError
 from lesionseg.common.files import replaced
 from lesionseg.common.parallel import worker_count
 from lesionseg.common.parameters import Field, Group, Runtime, load
+from lesionseg.common.stage import run_stage
 from lesionseg.download import folder, isic2018, synthetic
 from lesionseg.download.labels import parse
 from lesionseg.formats import manifest
@@ -30,6 +32,7 @@ class Parameters(Group):
     test_set: Literal["none", "validation", "test"]
     base_url: str | None = Field(pattern="^https?://.+")
     archives: str | None = Field(min_length=1)
+    external: str | None = Field(min_length=1)
 
 
 def main() -> None:
@@ -42,6 +45,8 @@ def main() -> None:
         )
     with replaced(RAW) as raw:
         pairs = fetch(raw, parameters, runtime.workers)
+        if parameters.external is not None:
+            pairs += fetch_external(raw, Path(parameters.external), worker_count(runtime.workers))
         manifest.write(raw, pairs)
     print(f"{len(pairs)} pairs from the source {parameters.source} in {RAW}")
 
@@ -71,6 +76,22 @@ def fetch(raw: Path, parameters: Parameters, workers: int | None) -> list[manife
                 workers=workers,
                 **subset,
             )
+
+
+def fetch_external(raw: Path, source: Path, workers: int) -> list[manifest.Pair]:
+    """Copy the labelled set that is only evaluated; its ids are set apart from those of the source."""
+    target = raw / "external"
+    target.mkdir()
+    return [
+        replace(
+            pair,
+            id=f"external_{pair.id}",
+            image=f"external/{pair.image}",
+            mask=f"external/{pair.mask}",
+            subset="external",
+        )
+        for pair in folder.fetch(target, folder=source, limit=None, seed=0, workers=workers)
+    ]
 
 
 if __name__ == "__main__":

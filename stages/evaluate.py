@@ -6,22 +6,23 @@ from typing import Literal
 
 import checkout  # noqa: F401
 
-from lesionseg.common.errors import run_stage
 from lesionseg.common.files import write_csv, write_json
-from lesionseg.common.hardware import choose_device
+from lesionseg.common.hardware import choose_device, describe_device
 from lesionseg.common.parallel import worker_count
 from lesionseg.common.parameters import Field, Group, Runtime, load
+from lesionseg.common.stage import run_stage
 from lesionseg.evaluate import submission
 from lesionseg.evaluate.evaluation import Case, Predictor, cases, evaluate, thresholds
-from lesionseg.evaluate.split_report import SplitReport
+from lesionseg.evaluate.split_report import SplitReport, compared
 from lesionseg.evaluate.tables import write_tables
 from lesionseg.formats import manifest
-from lesionseg.formats.processed import SPLITS, open_arrays, read_samples
+from lesionseg.formats.processed import open_folders
 from lesionseg.inference.postprocess import Cleaning
 from lesionseg.networks import weights
 
-RAW, PROCESSED, WEIGHTS = Path("data/raw"), Path("data/processed"), Path("models/unet/weights.safetensors")
-PREDICTIONS, SUBMISSION = Path("data/predictions"), Path("data/submission")
+RAW, PROCESSED, HELD_OUT = Path("data/raw"), Path("data/processed"), Path("data/held_out")
+WEIGHTS = Path("models/segmentation/weights.safetensors")
+EVALUATION, SUBMISSION = Path("data/evaluation"), Path("data/submission")
 METRICS, PLOTS = Path("metrics"), Path("plots")
 
 
@@ -40,40 +41,45 @@ class Parameters(Group):
 
 def main() -> None:
     parameters, runtime = load("evaluate", Parameters), load("runtime", Runtime)
-    samples = read_samples(PROCESSED)
-    images, masks = open_arrays(PROCESSED)
-    held_out = cases(samples, {pair.id: RAW / pair.mask for pair in manifest.read(RAW)})
-    model, _ = weights.load(WEIGHTS)
+    data = open_folders(PROCESSED, HELD_OUT)
+    held_out = cases(data.samples, {pair.id: RAW / pair.mask for pair in manifest.read(RAW)})
+    model, metadata = weights.load(WEIGHTS)
+    device = choose_device(runtime.device)
     workers = worker_count(runtime.workers)
-    predictor = Predictor(
-        model, choose_device(runtime.device), parameters.test_time_augmentation, parameters.refinement, workers
-    )
-    rows = {split: [row for row, sample in enumerate(samples) if sample.split == split] for split in SPLITS}
+    predictor = Predictor(model, device, parameters.test_time_augmentation, parameters.refinement, workers)
     cut = thresholds(
         parameters.threshold_from,
         parameters.threshold,
         held_out,
-        lambda split: predictor.sweep(images, masks, rows[split]),
+        lambda split: predictor.sweep(data.images, data.masks, data.rows(split)),
     )
     cleaning = Cleaning(parameters.opening, parameters.keep_largest, parameters.fill_holes)
     submission.start(SUBMISSION)
     keep = partial(submission.write_mask, SUBMISSION) if parameters.submission else None
-    with predictor.saved(images, [case.row for case in held_out], PREDICTIONS / "probabilities.npy") as maps:
-        reports = evaluate(held_out, *maps, masks, cut, cleaning, PREDICTIONS / "predicted.npy", keep, workers)
-    write(held_out, reports, parameters)
+    with predictor.saved(data.images, [case.row for case in held_out], EVALUATION / "probabilities.npy") as maps:
+        reports = evaluate(held_out, *maps, data.masks, cut, cleaning, EVALUATION / "predicted.npy", keep, workers)
+    environment = {"device": describe_device(device), "trained_in": metadata.get("precision")}
+    write(held_out, reports, parameters, environment)
 
 
-def write(held_out: list[Case], reports: dict[str, SplitReport], parameters: Parameters) -> None:
+def write(
+    held_out: list[Case], reports: dict[str, SplitReport], parameters: Parameters, environment: dict[str, str]
+) -> None:
     """Write the metrics, the tables, and which image each prediction belongs to."""
     bootstrap = (parameters.bootstrap_samples, parameters.seed)
     write_csv(
-        PREDICTIONS / "samples.csv",
+        EVALUATION / "samples.csv",
         ("id", "split", "index"),
         ({"id": case.id, "split": case.split, "index": case.row} for case in held_out),
     )
     write_tables(PLOTS, reports)
-    write_json(METRICS / "evaluation_detail.json", {split: one.detail(*bootstrap) for split, one in reports.items()})
-    write_json(METRICS / "evaluation.json", {split: one.headline(*bootstrap) for split, one in reports.items()})
+    scores = {split: one.headline(*bootstrap) for split, one in reports.items()}
+    write_json(EVALUATION / "scores.json", scores)
+    write_json(EVALUATION / "breakdowns.json", {split: one.detail(*bootstrap) for split, one in reports.items()})
+    write_json(
+        METRICS / "evaluation.json",
+        {split: compared(figures) for split, figures in scores.items()} | {"ran": environment},
+    )
 
 
 if __name__ == "__main__":

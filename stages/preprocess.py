@@ -5,26 +5,34 @@ from typing import Literal
 
 import checkout  # noqa: F401
 
-from lesionseg.common.errors import run_stage
+from lesionseg.common.errors import InputError
 from lesionseg.common.files import replaced, write_csv, write_json
 from lesionseg.common.parameters import Field, Group, Runtime, load
+from lesionseg.common.stage import run_stage
 from lesionseg.formats import manifest
-from lesionseg.formats.processed import open_arrays
+from lesionseg.formats.processed import open_folders
 from lesionseg.preprocess.contact_sheet import contact_sheet, save_png
-from lesionseg.preprocess.dataset import process
-from lesionseg.preprocess.summary import DROPPED_COLUMNS, DUPLICATE_COLUMNS, dropped_rows, duplicate_rows, summarize
+from lesionseg.preprocess.dataset import Settings, process
+from lesionseg.preprocess.summary import (
+    DROPPED_COLUMNS,
+    DUPLICATE_COLUMNS,
+    dropped_rows,
+    duplicate_rows,
+    headline,
+    summarize,
+)
 
 RAW = Path("data/raw")
-PROCESSED = Path("data/processed")
-SUMMARY = Path("metrics/data.json")
-DROPPED = Path("metrics/dropped.csv")
-DUPLICATES = Path("metrics/duplicates.csv")
+PROCESSED, HELD_OUT = Path("data/processed"), Path("data/held_out")  # what is trained on; what is only evaluated
+SUMMARY = Path("data/summary")
+HEADLINE = Path("metrics/data.json")
 SHEET = Path("plots/samples.png")
 
 
 class Parameters(Group):
     image_size: int = Field(ge=32, le=1024, multiple_of=16)
     validation_fraction: float = Field(gt=0, lt=1)
+    test_fraction: float = Field(ge=0, lt=1)
     seed: int = Field(ge=0)
     on_invalid: Literal["fail", "drop"]
     duplicate_distance: int | None = Field(ge=0, le=96)
@@ -33,24 +41,30 @@ class Parameters(Group):
 def main() -> None:
     parameters = load("preprocess", Parameters)
     runtime = load("runtime", Runtime)
-    pairs = manifest.read(RAW)
-    with replaced(PROCESSED) as folder:
-        processed = process(
-            RAW,
-            pairs,
-            folder,
-            size=parameters.image_size,
-            validation_fraction=parameters.validation_fraction,
-            seed=parameters.seed,
-            drop_invalid=parameters.on_invalid == "drop",
-            duplicate_distance=parameters.duplicate_distance,
-            workers=runtime.workers,
+    if parameters.validation_fraction + parameters.test_fraction >= 1:
+        raise InputError(
+            f"params.yaml: preprocess.test_fraction: found {parameters.test_fraction} beside a validation_fraction of "
+            f"{parameters.validation_fraction}, which leaves nothing to train on; expected a sum below 1"
         )
-    write_json(SUMMARY, summarize(processed))
-    write_csv(DROPPED, DROPPED_COLUMNS, dropped_rows(processed))
-    write_csv(DUPLICATES, DUPLICATE_COLUMNS, duplicate_rows(processed))
-    save_png(contact_sheet(*open_arrays(PROCESSED), processed.samples), SHEET)
-    print(f"{len(processed.samples)} of {len(pairs)} pairs in {PROCESSED}")
+    pairs = manifest.read(RAW)
+    settings = Settings(
+        size=parameters.image_size,
+        validation_fraction=parameters.validation_fraction,
+        test_fraction=parameters.test_fraction,
+        seed=parameters.seed,
+        drop_invalid=parameters.on_invalid == "drop",
+        duplicate_distance=parameters.duplicate_distance,
+    )
+    with replaced(PROCESSED) as trained, replaced(HELD_OUT) as held_out:
+        data = process(RAW, pairs, trained, held_out, settings, runtime.workers)
+    summary = summarize(data)
+    write_json(SUMMARY / "summary.json", summary)
+    write_csv(SUMMARY / "dropped.csv", DROPPED_COLUMNS, dropped_rows(data))
+    write_csv(SUMMARY / "duplicates.csv", DUPLICATE_COLUMNS, duplicate_rows(data))
+    write_json(HEADLINE, headline(summary))
+    both = open_folders(PROCESSED, HELD_OUT)
+    save_png(contact_sheet(both.images, both.masks, both.samples), SHEET)
+    print(f"{len(data.samples)} of {len(pairs)} pairs in {PROCESSED} and {HELD_OUT}")
 
 
 if __name__ == "__main__":

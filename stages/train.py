@@ -1,4 +1,4 @@
-"""Train the network on data/processed; write its weights and history to models/unet."""
+"""Train the network on data/processed; write its weights to models/segmentation, and its history as it goes."""
 
 from functools import partial
 from importlib.metadata import version
@@ -8,14 +8,14 @@ from typing import Annotated
 import checkout  # noqa: F401
 
 import torch
-from dvclive import Live
 
 from lesionseg import networks
-from lesionseg.common.errors import InputError, run_stage
-from lesionseg.common.files import write_csv
+from lesionseg.common.errors import InputError
+from lesionseg.common.files import write_csv, write_json
 from lesionseg.common.hardware import choose_device, describe_device, use_deterministic_algorithms
 from lesionseg.common.parallel import cores
 from lesionseg.common.parameters import Field, Runtime, load, one_of
+from lesionseg.common.stage import run_stage
 from lesionseg.formats.processed import open_arrays, read_samples
 from lesionseg.networks import weights
 from lesionseg.train import checkpoint, distributed, loop, losses, precision
@@ -24,10 +24,13 @@ from lesionseg.train.checkpoint import Checkpoints
 from lesionseg.train.loading import Data, Samples, default_workers
 from lesionseg.train.logbook import Record
 from lesionseg.train.members import mean_history, seeds, together
+from lesionseg.train.progress import Row
 from lesionseg.train.recipe import Machine, Recipe
 
 PROCESSED = Path("data/processed")
-MODEL = Path("models/unet")
+MODEL = Path("models/segmentation")
+HISTORY, METRICS = Path("plots/history.csv"), Path("metrics/training.json")  # in git, written after every epoch
+LAST_EPOCH = ("epoch", "train_loss", "val_loss", "val_dice")  # of the history, what a person compares
 CHECKPOINTS = Path(".cache/train")  # no output of the stage: DVC deletes those before it runs
 COMPUTING = ("torch", "numpy", "albumentations", "opencv-python-headless")  # packages whose version shows in the bits
 
@@ -61,7 +64,7 @@ def train(parameters: Parameters, runtime: Runtime, world: distributed.World) ->
     facts = computed_with(parameters, machine)
     if world.first:
         print(f"{parameters.network}, base width {parameters.base_width}, on {', '.join(facts.values())}", flush=True)
-    run, history = key(parameters, facts), History()
+    run, history = key(parameters, facts), History(parameters.members)
     with distributed.process_group(world, device):
         fitted = []
         for member, seed in enumerate(seeds(parameters.seed, parameters.members), start=1):
@@ -69,7 +72,6 @@ def train(parameters: Parameters, runtime: Runtime, world: distributed.World) ->
             recipe = parameters.model_copy(update={"seed": seed})
             fitted.append(fit(recipe, data, machine, Record(checkpoints, partial(history.add, member))))
     if world.first:
-        history.end()
         metadata = metadata_of(parameters, data, fitted) | facts
         weights.save(MODEL / "weights.safetensors", together([one.state for one in fitted]), metadata)
         checkpoints.remove()
@@ -127,33 +129,24 @@ def metadata_of(parameters: Parameters, data: Data, fitted: list[loop.Fitted]) -
 
 
 class History:
-    """The history, and as it grows as DVCLive files, which the VS Code extension, Studio and `dvc plots` show."""
+    """The history in git, rewritten after every epoch: `dvc plots show` and `dvc exp show` follow it while it grows.
 
-    def __init__(self) -> None:
-        self.members: dict[int, list[loop.Row]] = {}
-        self.live = None
+    Of several members, the mean of those trained so far; each one's own lies beside the weights.
+    """
 
-    def add(self, member: int, row: loop.Row) -> None:
+    def __init__(self, members: int) -> None:
+        self.members: dict[int, list[Row]] = {}
+        self.several = members > 1
+
+    def add(self, member: int, row: Row) -> None:
         """Take in an epoch of a member; a resumed run adds those before it again, from the first on."""
         self.members.setdefault(member, []).append(row)
-        if member > 1:
-            return  # DVCLive counts on: it shows the first
-        if self.live is None:
-            # neither dvc.yaml nor an experiment is touched, and nothing is logged that differs between equal runs
-            self.live = Live(str(MODEL / "live"), dvcyaml=None, save_dvc_exp=False, report=None, monitor_system=False)
-        for name, value in row.items():
-            if name != "epoch":
-                self.live.log_metric(name.replace("_", "/", 1) if name[0] in "tv" else name, value)
-        self.live.next_step()
-
-    def end(self) -> None:
-        """Write the history, the mean over the members, and of several each one's."""
-        self.live.end()
-        histories = list(self.members.values())
-        write_csv(MODEL / "history.csv", list(histories[0][0]), mean_history(histories))
-        if len(histories) > 1:
-            rows = [{"member": member} | row for member, history in self.members.items() for row in history]
-            write_csv(MODEL / "members.csv", list(rows[0]), rows)
+        rows = mean_history(list(self.members.values()))
+        write_csv(HISTORY, list(rows[0]), rows)
+        write_json(METRICS, {name: rows[-1][name] for name in LAST_EPOCH})
+        if self.several:
+            each = [{"member": member} | row for member, history in self.members.items() for row in history]
+            write_csv(MODEL / "members.csv", list(each[0]), each)
 
 
 if __name__ == "__main__":

@@ -4,18 +4,18 @@ from pathlib import Path
 
 import checkout  # noqa: F401
 
-from lesionseg.common.errors import run_stage
 from lesionseg.common.files import atomic
 from lesionseg.common.parameters import Field, Group, load
-from lesionseg.formats.processed import open_arrays
+from lesionseg.common.stage import run_stage
+from lesionseg.formats.processed import open_folders
 from lesionseg.visualize import gallery
 from lesionseg.visualize.charts import charts
 from lesionseg.visualize.image_file import png_bytes
 from lesionseg.visualize.report import render
 from lesionseg.visualize.results import read_json, read_predictions, read_results
 
-PROCESSED, PREDICTIONS, MODEL = Path("data/processed"), Path("data/predictions"), Path("models/unet")
-METRICS, PLOTS = Path("metrics"), Path("plots")
+PROCESSED, HELD_OUT, SUMMARY = Path("data/processed"), Path("data/held_out"), Path("data/summary")
+EVALUATION, MODEL, PLOTS = Path("data/evaluation"), Path("models/segmentation"), Path("plots")
 
 
 class Parameters(Group):
@@ -25,12 +25,14 @@ class Parameters(Group):
 
 def main() -> None:
     parameters = load("visualize", Parameters)
-    results = read_results(METRICS, PLOTS, MODEL)
-    data = read_json(METRICS / "data.json")
-    images, masks = open_arrays(PROCESSED)
-    predictions = read_predictions(PREDICTIONS, len(images), images.shape[1:3])
+    results = read_results(EVALUATION, PLOTS, MODEL)
+    data = read_json(SUMMARY / "summary.json")
+    both = open_folders(PROCESSED, HELD_OUT)
+    predictions = read_predictions(EVALUATION, len(both.samples), both.images.shape[1:3])
 
-    galleries = list(gallery.galleries(results, predictions, images, masks, parameters.examples, parameters.seed))
+    galleries = list(
+        gallery.galleries(results, predictions, both.images, both.masks, parameters.examples, parameters.seed)
+    )
     drawn = [(chart, png_bytes(chart.figure)) for chart in charts(results)]
     page = render(results, galleries, drawn, {"Network and training": results.network, "Data": data})
 
@@ -39,7 +41,6 @@ def main() -> None:
     pictures |= {chart.name: content for chart, content in drawn}
     for name, content in pictures.items():
         write(PLOTS / f"{name}.png", content)
-    write(PLOTS / "history.csv", (MODEL / "history.csv").read_bytes())  # in git, for `dvc plots diff` without the cache
     write(PLOTS / "report.html", page.encode())
 
 

@@ -20,7 +20,7 @@ from lesionseg.evaluate.measurement import measure
 from lesionseg.evaluate.split_report import SplitReport
 from lesionseg.evaluate.sweep import Sweep
 from lesionseg.formats.array_writer import ArrayWriter
-from lesionseg.formats.processed import Sample
+from lesionseg.formats.processed import EVALUATED, Sample
 from lesionseg.images.decoding import ImageError
 from lesionseg.images.masks import read_mask
 from lesionseg.inference.postprocess import Cleaning
@@ -57,8 +57,7 @@ def cases(samples: Sequence[Sample], original_masks: dict[str, Path]) -> list[Ca
             problems.append(f"{path}: not found; run `dvc repro download`")
     if problems:
         raise InputError(problems)
-    order = {"val": 0, "official_validation": 1, "official_test": 2}
-    held_out.sort(key=lambda entry: (order[entry[1].split], entry[0]))
+    held_out.sort(key=lambda entry: (EVALUATED.index(entry[1].split), entry[0]))
     return [Case(sample.id, sample.split, row, original_masks[sample.id]) for row, sample in held_out]
 
 

@@ -26,6 +26,20 @@ _BOUNDARY = (
 
 Figures = dict[str, float | int | str | None]
 
+COMPARED = {  # the figures of a split that a person compares between runs: metrics/evaluation.json
+    "pooled": ("dice", "iou", "precision", "recall"),
+    "per_image": ("dice", "iou"),
+    "official": ("threshold_jaccard", "failure_rate"),
+    "boundary": ("hd95",),
+    "calibration": ("expected_calibration_error",),
+}
+
+
+def compared(figures: dict) -> dict:
+    """The few of a split's figures that are worth a column where runs are compared."""
+    groups = {group: {name: figures[group][name] for name in names} for group, names in COMPARED.items()}
+    return {"images": figures["images"], "threshold": figures["threshold"], **groups}
+
 
 class SplitReport:
     """Collects the measurements of a split: a few numbers an image, and one histogram for all of them.

@@ -42,6 +42,14 @@ class ArrayWriter:
         self._file.write(np.ascontiguousarray(row).data)
         self.count += 1
 
+    def row(self, row: int) -> np.ndarray:
+        """Read back a row that was written."""
+        size = int(np.prod(self.row_shape))
+        self._file.seek(self._start + row * size)
+        content = self._file.read(size)
+        self._file.seek(0, 2)
+        return np.frombuffer(content, np.uint8).reshape(self.row_shape)
+
     def keep(self, rows: Sequence[int]) -> None:
         """Keep only these rows (strictly increasing), moving each up in place, one at a time."""
         if any(left >= right for left, right in itertools.pairwise(rows)):

@@ -8,7 +8,8 @@ from lesionseg.common.errors import InputError
 from lesionseg.common.files import read_csv, write_csv
 
 NAME = "manifest.csv"
-SUBSETS = ("training", "validation", "test")  # the official sets; other sources have `training` only
+# The official sets, of which other sources have `training` only, and the user's own labelled set to evaluate on.
+SUBSETS = ("training", "validation", "test", "external")
 
 
 @dataclass(frozen=True)

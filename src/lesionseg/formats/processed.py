@@ -1,10 +1,13 @@
-"""The processed data set on disk: `images.npy`, `masks.npy` and `samples.csv` in one folder.
+"""Processed images and masks on disk: `images.npy`, `masks.npy` and `samples.csv` in one folder.
 
 Row i of `samples.csv` describes index i of both arrays; the rows are sorted by id. The arrays are plain .npy
 files, so a reader maps them into memory and touches only the images it uses, however many there are.
+
+There are two such folders: what is trained on, and what is only evaluated. Training depends on the first alone, so
+that a test set can be added, changed or removed without training again.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -13,7 +16,10 @@ import numpy as np
 from lesionseg.common.errors import InputError
 from lesionseg.common.files import read_csv, write_csv
 
-SPLITS = ("train", "val", "official_validation", "official_test")
+TRAINED = ("train", "val")  # in the first folder: fitted on, and watched while fitting
+HELD_OUT = ("test", "official_validation", "official_test", "external")  # in the second: only evaluated
+SPLITS = (*TRAINED, *HELD_OUT)
+EVALUATED = ("val", *HELD_OUT)  # in the order of every table and picture
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,67 @@ def open_arrays(folder: str | Path) -> tuple[np.ndarray, np.ndarray]:
     if problems:
         raise InputError(f"{problem}; run `dvc repro --force preprocess`" for problem in problems)
     return images, masks
+
+
+@dataclass(frozen=True)
+class Processed:
+    """Samples with their images uint8 (N, H, W, 3) and masks uint8 (N, H, W) of 0 and 1: row i belongs to sample i."""
+
+    samples: list[Sample]
+    images: "np.ndarray | Joined"
+    masks: "np.ndarray | Joined"
+
+    def rows(self, *splits: str) -> list[int]:
+        """The rows of the samples of these splits, in array order."""
+        return [row for row, sample in enumerate(self.samples) if sample.split in splits]
+
+
+def open_folder(folder: str | Path) -> Processed:
+    """Open one processed folder; InputError as `read_samples` and `open_arrays`."""
+    return Processed(read_samples(folder), *open_arrays(folder))
+
+
+def open_folders(*folders: str | Path) -> Processed:
+    """Open several processed folders as one: the rows of the first, then those of the next.
+
+    Raises InputError when one is damaged or their images differ in size.
+    """
+    parts = [open_folder(folder) for folder in folders]
+    shapes = {part.images.shape[1:3] for part in parts}
+    if len(shapes) > 1:
+        found = ", ".join(f"{folder} {part.images.shape[1:3]}" for folder, part in zip(folders, parts, strict=True))
+        raise InputError(f"images of several sizes: {found}; run `dvc repro --force preprocess`")
+    return Processed(
+        [sample for part in parts for sample in part.samples],
+        Joined([part.images for part in parts]),
+        Joined([part.masks for part in parts]),
+    )
+
+
+class Joined:
+    """Memory-mapped arrays that differ in length only, read as one along the first axis. No row is copied before it is
+    asked for."""
+
+    def __init__(self, arrays: Sequence[np.ndarray]):
+        self._arrays = arrays
+        self._starts = np.cumsum([0, *map(len, arrays)])
+        self.shape = (int(self._starts[-1]), *arrays[0].shape[1:])
+        self.dtype = arrays[0].dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: int | Sequence[int] | np.ndarray) -> np.ndarray:
+        """The row of a number, or a new array of the rows of a list."""
+        if np.ndim(rows):
+            chosen = np.empty((len(rows), *self.shape[1:]), self.dtype)
+            for place, row in enumerate(rows):
+                chosen[place] = self[row]
+            return chosen
+        if not 0 <= rows < len(self):
+            raise IndexError(f"row {rows} of {len(self)}")
+        part = int(np.searchsorted(self._starts, rows, side="right")) - 1
+        return self._arrays[part][rows - self._starts[part]]
 
 
 def _open(path: Path) -> np.ndarray:

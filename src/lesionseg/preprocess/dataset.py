@@ -1,4 +1,8 @@
-"""From checked pairs to the processed data set: arrays on disk, duplicate groups, a split that does not leak."""
+"""From checked pairs to the processed data set: arrays on disk, duplicate groups, splits that do not leak.
+
+What is trained on and what is only evaluated go into two folders. The first depends on the training pairs alone: a
+held-out set that is added, changed or removed never changes what the network is trained on.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,13 +14,29 @@ from tqdm import tqdm
 from lesionseg.common.errors import InputError
 from lesionseg.formats.array_writer import ArrayWriter
 from lesionseg.formats.manifest import Pair
-from lesionseg.formats.processed import Sample, write_samples
+from lesionseg.formats.processed import TRAINED, Sample, write_samples
 from lesionseg.preprocess import duplicates
 from lesionseg.preprocess.duplicates import Match
 from lesionseg.preprocess.pairs import BadPair, read_pairs
-from lesionseg.preprocess.split import choose_validation
+from lesionseg.preprocess.split import choose_splits
 
-OFFICIAL = {"validation": "official_validation", "test": "official_test"}  # subset -> split
+HELD_OUT_SUBSETS = {  # subset of the manifest -> split
+    "validation": "official_validation",
+    "test": "official_test",
+    "external": "external",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to make the data set. Every field changes the result."""
+
+    size: int  # height and width of images and masks, pixels
+    validation_fraction: float  # of the training pairs, in (0, 1)
+    test_fraction: float = 0.0  # of the training pairs, in [0, 1)
+    seed: int = 0
+    drop_invalid: bool = False  # leave out pairs that cannot be used, instead of refusing all
+    duplicate_distance: int | None = 64  # differing hash bits of near-duplicates; None: identical bytes only
 
 
 @dataclass(frozen=True)
@@ -24,7 +44,7 @@ class Dropped:
     """A pair that is left out."""
 
     pair: Pair
-    kind: str  # invalid | duplicate_of_official
+    kind: str  # invalid | duplicate_of_training
     reason: str
 
 
@@ -40,38 +60,41 @@ class Duplicate:
 
 
 @dataclass(frozen=True)
-class Processed:
-    samples: list[Sample]  # in array order
+class DataSet:
+    """What was written: the samples of both folders, sorted by id, and what was found on the way."""
+
+    samples: list[Sample]
     dropped: list[Dropped]
-    duplicates: list[Duplicate]  # among all valid pairs, the dropped duplicates of official images included
+    duplicates: list[Duplicate]  # among all valid pairs, the dropped ones included
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A valid pair and what was read of it."""
+
+    pair: Pair
+    width: int
+    height: int
+    lesion_fraction: float
 
 
 def process(
-    raw: Path,
-    pairs: Sequence[Pair],
-    folder: Path,
-    *,
-    size: int,
-    validation_fraction: float,
-    seed: int,
-    drop_invalid: bool,
-    duplicate_distance: int | None,
-    workers: int | None = None,
-) -> Processed:
-    """Write `images.npy`, `masks.npy` and `samples.csv` into the existing directory `folder` (see arrays).
+    raw: Path, pairs: Sequence[Pair], trained: Path, held_out: Path, settings: Settings, workers: int | None = None
+) -> DataSet:
+    """Write `images.npy`, `masks.npy` and `samples.csv` into two existing directories (see formats.processed).
 
-    `pairs` are sorted by id; `duplicate_distance` None looks for byte-identical images only. Official sets become
-    splits of their own. A training image that shows the same picture as an official one is left out: the official
-    sets stay as published, and the training side gives way. Raises InputError with every invalid pair unless
-    `drop_invalid`, and when nothing is left to split.
+    `pairs` are sorted by id. Those of the training subset are divided into train, val and test; train and val go to
+    `trained`, all else to `held_out`. An external pair that shows the same picture as a training one is left out;
+    an official set stays as published. Raises InputError with every invalid pair unless `drop_invalid`, and when
+    nothing is left to split.
     """
-    kept: list[tuple[Pair, int, int, float]] = []  # pair, native width and height, lesion fraction
-    dropped: list[Dropped] = []
-    scratch = folder / "thumbnails.npy"
+    size = settings.size
+    scratch = trained / "thumbnails.npy"
     with (
-        ArrayWriter(folder / "images.npy", (size, size, 3)) as images,
-        ArrayWriter(folder / "masks.npy", (size, size)) as masks,
+        ArrayWriter(trained / "images.npy", (size, size, 3)) as images,
+        ArrayWriter(trained / "masks.npy", (size, size)) as masks,
     ):
+        kept, dropped = [], []
         with ArrayWriter(scratch, (duplicates.SIDE, duplicates.SIDE)) as thumbnails:
             read = read_pairs(raw, [(pair.image, pair.mask) for pair in pairs], size, workers)
             for pair, result in zip(tqdm(pairs, "preprocess", unit="pair", disable=None), read, strict=True):
@@ -81,33 +104,32 @@ def process(
                 images.append(result.image)
                 masks.append(result.mask)
                 thumbnails.append(result.thumbnail)
-                kept.append((pair, result.width, result.height, result.lesion_fraction))
-        if dropped and not drop_invalid:
+                kept.append(_Kept(pair, result.width, result.height, result.lesion_fraction))
+        if dropped and not settings.drop_invalid:
             raise InputError(f"{raw / problem.reason}" for problem in dropped)
         if not kept:
             raise InputError(
                 f"{raw}: none of the {len(pairs)} pairs is usable; see the reasons with preprocess.on_invalid=fail"
             )
-        kept_pairs = [pair for pair, *_ in kept]
-        found = _duplicates(kept_pairs, np.load(scratch, mmap_mode="r"), duplicate_distance)
+        found = _duplicates([one.pair for one in kept], np.load(scratch, mmap_mode="r"), settings.duplicate_distance)
         scratch.unlink()
 
-        label = duplicates.groups(len(kept), [(match.first, match.second) for match in found])
-        official = _official_of_group(kept_pairs, label)
-        rows = []
-        for row, (pair, *_) in enumerate(kept):
-            if pair.subset in OFFICIAL or label[row] not in official:
-                rows.append(row)
-            else:
-                other = official[label[row]]
-                reason = f"{pair.image}: shows the same picture as {other.image} of the official {other.subset} set"
-                dropped.append(Dropped(pair, "duplicate_of_official", reason))
-        images.keep(rows)
-        masks.keep(rows)
-
-    samples = _samples([kept[row] for row in rows], label[rows], validation_fraction, seed)
-    write_samples(folder, samples)
-    return Processed(samples, sorted(dropped, key=lambda item: item.pair.id), _by_id(kept_pairs, found))
+        leaking = _leaking(kept, found)
+        dropped += leaking.values()
+        sample = _samples(kept, found, settings)
+        rows = {
+            folder: [row for row in range(len(kept)) if row not in leaking and (sample[row].split in TRAINED) is inside]
+            for folder, inside in ((trained, True), (held_out, False))
+        }
+        for name, array in (("images", images), ("masks", masks)):
+            with ArrayWriter(held_out / f"{name}.npy", array.row_shape) as aside:
+                for row in rows[held_out]:
+                    aside.append(array.row(row))
+            array.keep(rows[trained])
+    for folder in (trained, held_out):
+        write_samples(folder, [sample[row] for row in rows[folder]])
+    samples = [sample[row] for row in sorted(rows[trained] + rows[held_out])]
+    return DataSet(samples, sorted(dropped, key=lambda item: item.pair.id), _by_id(kept, found))
 
 
 def _duplicates(pairs: Sequence[Pair], thumbnails: np.ndarray, distance: int | None) -> list[Match]:
@@ -121,39 +143,63 @@ def _duplicates(pairs: Sequence[Pair], thumbnails: np.ndarray, distance: int | N
     return sorted(matches, key=lambda match: (match.first, match.second))
 
 
-def _official_of_group(pairs: Sequence[Pair], label: np.ndarray) -> dict[int, Pair]:
-    """The first official pair of each duplicate group that has one."""
-    official: dict[int, Pair] = {}
-    for row, pair in enumerate(pairs):
-        if pair.subset in OFFICIAL:
-            official.setdefault(label[row], pair)
-    return official
+def _groups(kept: Sequence[_Kept], matches: Sequence[Match]) -> list[str]:
+    """The name of each pair's duplicate group, its smallest id. Pairs are sorted by id."""
+    label = duplicates.groups(len(kept), [(match.first, match.second) for match in matches])
+    return [kept[row].pair.id for row in label]
 
 
-def _samples(
-    kept: Sequence[tuple[Pair, int, int, float]], label: np.ndarray, validation_fraction: float, seed: int
-) -> list[Sample]:
-    """One sample a kept pair, split and named after its group's smallest id (pairs are sorted by id)."""
-    first: dict[int, str] = {}
-    for (pair, *_), group in zip(kept, label, strict=True):
-        first.setdefault(group, pair.id)
-    groups = [first[group] for group in label]
-    training = [row for row, (pair, *_) in enumerate(kept) if pair.subset not in OFFICIAL]
-    validation = choose_validation(
-        [groups[row] for row in training], [kept[row][3] for row in training], validation_fraction, seed
-    )
-    split = {row: "val" if held_out else "train" for row, held_out in zip(training, validation, strict=True)}
-    return [
-        Sample(pair.id, split.get(row) or OFFICIAL[pair.subset], width, height, round(fraction, 6), groups[row])
-        for row, (pair, width, height, fraction) in enumerate(kept)
+def _leaking(kept: Sequence[_Kept], matches: Sequence[Match]) -> dict[int, Dropped]:
+    """The external pairs whose picture is also among the training pairs, by row."""
+    groups = _groups(kept, matches)
+    training: dict[str, Pair] = {}
+    for one, group in zip(kept, groups, strict=True):
+        if one.pair.subset == "training":
+            training.setdefault(group, one.pair)
+    return {
+        row: Dropped(
+            one.pair,
+            "duplicate_of_training",
+            f"{one.pair.image}: shows the same picture as the training image {training[group].image}",
+        )
+        for row, (one, group) in enumerate(zip(kept, groups, strict=True))
+        if one.pair.subset == "external" and group in training
+    }
+
+
+def _samples(kept: Sequence[_Kept], matches: Sequence[Match], settings: Settings) -> list[Sample]:
+    """The sample of each kept pair. Splits and groups of training pairs depend on the training pairs alone."""
+    training = [row for row, one in enumerate(kept) if one.pair.subset == "training"]
+    place = {row: index for index, row in enumerate(training)}
+    within = [
+        Match(place[match.first], place[match.second], match.distance, match.correlation)
+        for match in matches
+        if match.first in place and match.second in place
     ]
+    groups = _groups([kept[row] for row in training], within)
+    splits = choose_splits(
+        groups,
+        [kept[row].lesion_fraction for row in training],
+        settings.validation_fraction,
+        settings.test_fraction,
+        settings.seed,
+    )
+    everywhere = _groups(kept, matches)
+    samples = []
+    for row, one in enumerate(kept):
+        if row in place:
+            split, group = splits[place[row]], groups[place[row]]
+        else:
+            split, group = HELD_OUT_SUBSETS[one.pair.subset], everywhere[row]
+        samples.append(Sample(one.pair.id, split, one.width, one.height, round(one.lesion_fraction, 6), group))
+    return samples
 
 
-def _by_id(pairs: Sequence[Pair], matches: Sequence[Match]) -> list[Duplicate]:
+def _by_id(kept: Sequence[_Kept], matches: Sequence[Match]) -> list[Duplicate]:
     """The matches with the ids in place of the indices."""
     found = []
     for match in matches:
-        first, second = pairs[match.first], pairs[match.second]
+        first, second = kept[match.first].pair, kept[match.second].pair
         kind = "identical" if first.image_sha256 == second.image_sha256 else "near"
         found.append(Duplicate(first.id, second.id, kind, match.distance, round(match.correlation, 3)))
     return found

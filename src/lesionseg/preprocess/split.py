@@ -1,4 +1,4 @@
-"""Training and validation sets that share no duplicate group.
+"""Training, validation and test sets that share no duplicate group.
 
 The rule, for `validation_fraction` f and N images in groups:
 
@@ -12,6 +12,9 @@ So the split depends on the ids, the groups and the lesion fractions, never on t
 a group's rank is its own, whatever else is in the data set, and the groups of rank below about f are validation in
 every stratum and at every size of the data set. When images are added (a raised `download.limit`), only those near
 the border change sides, about 2 of 100, where a fresh shuffle would change 2·f·(1 - f), 32 of 100.
+
+A test set is chosen by the same rule from what validation leaves: the validation images are the same with a test set
+as without, only training gives images away.
 """
 
 import hashlib
@@ -22,6 +25,32 @@ import numpy as np
 from lesionseg.common.errors import InputError
 
 STRATA = 5
+
+
+def choose_splits(
+    groups: Sequence[str],
+    lesion_fractions: Sequence[float],
+    validation_fraction: float,
+    test_fraction: float,
+    seed: int,
+) -> list[str]:
+    """The split of each image, `train`, `val` or `test`, the same within a group; the fractions are of all images.
+
+    Raises InputError when there are not enough groups for the splits asked for.
+    """
+    validation = choose_validation(groups, lesion_fractions, validation_fraction, seed)
+    splits = np.where(validation, "val", "train").astype(object)
+    if test_fraction:
+        rest = np.flatnonzero(~validation)
+        if len({groups[row] for row in rest}) < 2:
+            raise InputError(
+                f"preprocess.test_fraction: found {test_fraction}, but validation leaves {len(rest)} image(s) in fewer "
+                "than 2 duplicate groups; add images, or set 0"
+            )
+        share = min(test_fraction * len(groups) / len(rest), 1.0)
+        test = choose_validation([groups[row] for row in rest], [lesion_fractions[row] for row in rest], share, seed)
+        splits[rest[test]] = "test"
+    return splits.tolist()
 
 
 def choose_validation(

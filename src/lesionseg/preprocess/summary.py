@@ -6,22 +6,22 @@ from dataclasses import asdict
 
 import numpy as np
 
-from lesionseg.formats.processed import SPLITS, Sample
-from lesionseg.preprocess.dataset import Processed
+from lesionseg.formats.processed import SPLITS, TRAINED, Sample
+from lesionseg.preprocess.dataset import DataSet
 
 QUANTILES = {"min": 0, "p05": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "max": 1}
 DROPPED_COLUMNS = ("id", "image", "mask", "kind", "reason")
 DUPLICATE_COLUMNS = ("id", "other", "kind", "distance", "correlation")
 
 
-def summarize(processed: Processed) -> dict:
+def summarize(data: DataSet) -> dict:
     """Counts for each split that has images, lesion fractions of the native masks, native sizes, duplicates, drops.
 
     `duplicates` counts among the samples kept; `dropped` counts pairs.
     """
-    samples = processed.samples
+    samples = data.samples
     splits = {name: [sample for sample in samples if sample.split == name] for name in SPLITS}
-    dropped = Counter(kind for _, kind in {(item.pair.id, item.kind) for item in processed.dropped})
+    dropped = Counter(kind for _, kind in {(item.pair.id, item.kind) for item in data.dropped})
     sizes = Counter(sample.group for sample in samples)
     groups = [size for size in sizes.values() if size > 1]
     return {
@@ -37,16 +37,26 @@ def summarize(processed: Processed) -> dict:
             "groups": len(groups),
             "images": sum(groups),
             "largest_group": max(groups, default=1),
-            "identical_pairs": sum(pair.kind == "identical" for pair in processed.duplicates),
-            "near_pairs": sum(pair.kind == "near" for pair in processed.duplicates),
+            "identical_pairs": sum(pair.kind == "identical" for pair in data.duplicates),
+            "near_pairs": sum(pair.kind == "near" for pair in data.duplicates),
+            "held_out_and_trained": _shared(data),
         },
-        "dropped": {"invalid": dropped["invalid"], "duplicate_of_official": dropped["duplicate_of_official"]},
+        "dropped": {"invalid": dropped["invalid"], "duplicate_of_training": dropped["duplicate_of_training"]},
     }
 
 
-def dropped_rows(processed: Processed) -> Iterator[dict]:
+def headline(summary: dict) -> dict:
+    """The few numbers of a summary that a person compares between runs."""
+    return {
+        "images": {name: split["images"] for name, split in summary["splits"].items()},
+        "duplicate_groups": summary["duplicates"]["groups"],
+        "dropped": sum(summary["dropped"].values()),
+    }
+
+
+def dropped_rows(data: DataSet) -> Iterator[dict]:
     """Rows for a table of `DROPPED_COLUMNS`: one for each reason, sorted by id."""
-    for item in processed.dropped:
+    for item in data.dropped:
         yield {
             "id": item.pair.id,
             "image": item.pair.image,
@@ -56,9 +66,16 @@ def dropped_rows(processed: Processed) -> Iterator[dict]:
         }
 
 
-def duplicate_rows(processed: Processed) -> Iterator[dict]:
+def duplicate_rows(data: DataSet) -> Iterator[dict]:
     """Rows for a table of `DUPLICATE_COLUMNS`: one for each pair found, sorted by id."""
-    return (asdict(pair) for pair in processed.duplicates)
+    return (asdict(pair) for pair in data.duplicates)
+
+
+def _shared(data: DataSet) -> int:
+    """Held-out images that show the same picture as one trained on: official sets are kept as published."""
+    split = {sample.id: sample.split for sample in data.samples}
+    ends = ((split.get(pair.id), split.get(pair.other)) for pair in data.duplicates)
+    return sum(1 for one, other in ends if one and other and (one in TRAINED) is not (other in TRAINED))
 
 
 def _split(samples: Sequence[Sample]) -> dict:

@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from lesionseg.common.errors import InputError
 from lesionseg.common.files import read_csv
+from lesionseg.formats.processed import EVALUATED
 
 
 @dataclass(frozen=True)
@@ -87,14 +88,13 @@ TABLES = {  # of the evaluation, and the columns that pictures need
     "roc": ("split", "false_positive_rate", "true_positive_rate"),
 }
 HISTORY = ("epoch", "train_loss", "train_dice", "train_iou", "val_loss", "val_dice", "val_iou")
-SPLITS = ("val", "official_validation", "official_test")  # in the order of every picture; the first is shown first
 
 
 @dataclass(frozen=True)
 class Results:
     """Every figure and table of one evaluation."""
 
-    evaluation: dict[str, dict]  # split -> figures, in the order of SPLITS
+    evaluation: dict[str, dict]  # split -> figures, in the order of EVALUATED
     detail: dict[str, dict]  # split -> breakdowns
     tables: dict[str, Table]  # name in TABLES -> table
     history: Table  # of the training
@@ -105,12 +105,12 @@ class Results:
         return {split: self.tables[table].where("split", split).numbers(column) for split in self.evaluation}
 
 
-def read_results(metrics: str | Path, tables: str | Path, model: str | Path) -> Results:
-    """Read evaluation.json and evaluation_detail.json, the CSV tables, and the model's history and metadata.
+def read_results(evaluation: str | Path, tables: str | Path, model: str | Path) -> Results:
+    """Read scores.json and breakdowns.json, the CSV tables, history.csv among them, and the model's metadata.
 
     Each argument is a folder. Raises InputError with a line for every file that is missing, damaged or foreign.
     """
-    metrics, tables, model = Path(metrics), Path(tables), Path(model)
+    folder, tables, model = Path(evaluation), Path(tables), Path(model)
     problems: list[str] = []
 
     def attempt(read: Callable, *arguments):
@@ -119,18 +119,18 @@ def read_results(metrics: str | Path, tables: str | Path, model: str | Path) -> 
         except InputError as error:
             problems.extend(error.problems)
 
-    evaluation = attempt(read_json, metrics / "evaluation.json")
-    detail = attempt(read_json, metrics / "evaluation_detail.json")
+    evaluation = attempt(read_json, folder / "scores.json")
+    detail = attempt(read_json, folder / "breakdowns.json")
     read = {name: attempt(read_table, tables / f"{name}.csv", columns) for name, columns in TABLES.items()}
-    history = attempt(read_table, model / "history.csv", HISTORY)
+    history = attempt(read_table, tables / "history.csv", HISTORY)
     network = attempt(read_metadata, model / "weights.safetensors")
     if history is not None and not len(history):
         problems.append(f"{history.path}: no epoch in it; run `dvc repro --force train`")
-    if evaluation is not None and (unknown := set(evaluation) - set(SPLITS)):
-        problems.append(f"{metrics / 'evaluation.json'}: split {', '.join(unknown)}, expected {', '.join(SPLITS)}")
+    if evaluation is not None and (unknown := set(evaluation) - set(EVALUATED)):
+        problems.append(f"{folder / 'scores.json'}: split {', '.join(unknown)}, expected {', '.join(EVALUATED)}")
     if problems:
         raise InputError(problems)
-    ordered = {split: evaluation[split] for split in SPLITS if split in evaluation}
+    ordered = {split: evaluation[split] for split in EVALUATED if split in evaluation}
     return Results(ordered, detail, read, history, network)
 
 
