@@ -24,6 +24,9 @@ def code_files(dep: Path) -> list[str]:
     return [file.relative_to(REPOSITORY).as_posix() for file in files]
 
 
+COMMANDS = ("src/lesionseg/compare/",)  # rooms that a person's commands use, and no stage
+
+
 def test_every_library_file_belongs_to_a_stage():
     used = {
         file
@@ -33,4 +36,4 @@ def test_every_library_file_belongs_to_a_stage():
         for file in code_files(REPOSITORY / dep)
     }
     library = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "src").rglob("*.py")}
-    assert library <= used, "files that no stage imports"
+    assert {path for path in library if not path.startswith(COMMANDS)} <= used, "files that no stage imports"

@@ -1,0 +1,73 @@
+"""`lesionseg compare A B`: the table a person reads."""
+
+import argparse
+from collections.abc import Iterable, Sequence
+
+from lesionseg.common.errors import InputError
+from lesionseg.compare import runs
+from lesionseg.compare.comparison import Comparison, Difference, compare
+from lesionseg.scoring.bootstrap import Resampling
+
+SAMPLES, SEED = 2000, 0  # resamples of an interval, and what draws them
+HEAD = ("split", "score", "A", "B", "change", "95 % interval", "B is")
+DESCRIPTION = """\
+Compare two runs on the images both were evaluated on: each score of A and B, the difference B - A with its paired
+95 % interval (duplicate groups are resampled), and a word: better, worse, within noise. A and B are folders (`.` is
+this one), git revisions or DVC experiments; from a clone without data, revisions work as well."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = DESCRIPTION
+    parser.add_argument("a", metavar="A", help="the run compared with: a folder, a git revision or an experiment")
+    parser.add_argument("b", metavar="B", nargs="?", default=".", help="the run of interest; default: this folder")
+    parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print the comparison; InputError where a run cannot be read or the two share no image."""
+    a, b = runs.read(arguments.a), runs.read(arguments.b)
+    trained_on = {each.table.name: each.trained_on for each in (a, b)}
+    compared = compare(a.table, b.table, Resampling(SAMPLES, SEED), trained_on)
+    notes = compared.notes + [
+        f"What {name} was trained on is not known here (`dvc fetch` brings it): an image that it was trained on may "
+        "be among the compared ones."
+        for name, ids in trained_on.items()
+        if ids is None
+    ]
+    if not compared.differences:
+        raise InputError([f"{arguments.a} and {arguments.b} share no image that can be compared", *notes])
+    print(f"A: {arguments.a}\nB: {arguments.b}\n")
+    rows = [_cells(each) for each in compared.differences]
+    print(markdown(HEAD, rows) if arguments.markdown else columns(HEAD, rows))
+    print()
+    for line in (*images(compared), *notes):
+        print(line)
+
+
+def images(compared: Comparison) -> Iterable[str]:
+    """How many images of each split the figures rest on."""
+    return [f"{split}: compared on {number} images." for split, number in compared.images.items()]
+
+
+def _cells(difference: Difference) -> tuple[str, ...]:
+    split, score, a, b, _, _, word = difference
+    return (split, score, f"{a:.4f}", f"{b:.4f}", f"{difference.change:+.4f}", interval(difference), word)
+
+
+def interval(difference: Difference) -> str:
+    """The interval of the change as text, "none" where there are too few images."""
+    return "none" if difference.low != difference.low else f"{difference.low:+.4f} to {difference.high:+.4f}"
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+
+
+def columns(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """The same table in columns for a terminal."""
+    table = [head, *rows]
+    widths = [max(len(row[column]) for row in table) for column in range(len(head))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table
+    )

@@ -1,0 +1,167 @@
+"""What changed from run A to run B on the images both were evaluated on, and whether that is more than noise.
+
+The interval of a difference is paired: images (whole duplicate groups) are resampled, and each resample gives both
+runs the same images. What makes an image hard for either run then cancels out, so that far smaller differences show
+than by looking whether two single intervals overlap.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from lesionseg.compare.table import COUNTS, IDENTITY, Table
+from lesionseg.scoring import scores
+from lesionseg.scoring.bootstrap import Resampling, intervals, too_few
+from lesionseg.scoring.counts import Counts
+
+BETTER, WORSE, NOISE, EQUAL, UNKNOWN = "better", "worse", "within noise", "equal", "no interval"
+POOLED = ("dice", "iou", "precision", "recall")
+
+Key = tuple[str, str]  # split, id
+Score = Callable[[np.ndarray], np.ndarray]  # weights float (S, images) -> the score in each resample, float (S,)
+
+
+class Difference(NamedTuple):
+    """One score of one split on the shared images: of A, of B, and B - A with its 95 % interval (NaN: none)."""
+
+    split: str
+    score: str
+    a: float
+    b: float
+    low: float
+    high: float
+    word: str
+
+    @property
+    def change(self) -> float:
+        return self.b - self.a
+
+
+class Comparison(NamedTuple):
+    """The differences, the number of shared images of each split, and what a reader has to know, in sentences."""
+
+    differences: list[Difference]
+    images: dict[str, int]
+    notes: list[str]
+
+
+def compare(a: Table, b: Table, resampling: Resampling, trained_on: dict[str, set[str] | None] | None = None):
+    """Compare two per-image tables: `Comparison`.
+
+    Only images in the same split of both, with the same photograph and true mask, count. `trained_on` has the ids that
+    each table's run was trained on (train and val, by the table's name), None where that is not known; shared images
+    of held-out splits among them are left out and named, since a network scores too well on what it was fitted to.
+    """
+    shared, notes = _shared(a, b, trained_on or {})
+    differences, images = [], {}
+    for split, keys in shared.items():
+        images[split] = len(keys)
+        if keys:
+            differences += _differences(split, a, b, keys, resampling)
+            if reason := too_few(_groups(a, b, keys)):
+                notes.append(f"{split}: no intervals: {reason}.")
+    return Comparison(differences, images, notes)
+
+
+def _shared(a: Table, b: Table, trained_on: dict[str, set[str] | None]) -> tuple[dict[str, list[Key]], list[str]]:
+    """The comparable images of each split that either run was evaluated on, and what was left out."""
+    shared: dict[str, list[Key]] = {}
+    notes = []
+    for split in dict.fromkeys([*a.splits(), *b.splits()]):
+        ids, others = a.ids(split), set(b.ids(split))
+        both = [(split, name) for name in ids if name in others]
+        same = [key for key in both if _same_image(a, b, key)]
+        kept = same
+        for table in (a, b):
+            known = trained_on.get(table.name)
+            if split != "val" and known and (seen := [key for key in kept if key[1] in known]):
+                kept = [key for key in kept if key[1] not in known]
+                notes.append(f"{split}: {table.name} was trained on {_some(seen)}: left out.")
+        shared[split] = kept
+        if len(ids) != len(both) or len(others) != len(both):
+            notes.append(
+                f"{split}: different sets: {len(ids)} images in {a.name}, {len(others)} in {b.name}, "
+                f"{len(both)} in both; only those count here."
+            )
+        if len(same) != len(both):
+            other = [key for key in both if key not in set(same)]
+            notes.append(
+                f"{split}: {_some(other)} {'has' if len(other) == 1 else 'have'} another photograph or true mask "
+                "under the same id: left out."
+            )
+    where = {name: split for split, name in b.rows}
+    moved = [(split, name) for split, name in a.rows if where.get(name, split) != split]
+    if moved:
+        notes.append(
+            f"{_some(moved)} in another split of {b.name} than of {a.name}: left out. A network knows the images it "
+            "was trained, or chosen, on."
+        )
+    for table, other in ((a, b), (b, a)):
+        known = trained_on.get(table.name)
+        if known and (seen := [key for key in other.rows if key[1] in known and key not in table.rows]):
+            notes.append(f"{other.name} was evaluated on {_some(seen)} that {table.name} was trained on: left out.")
+    return shared, notes
+
+
+def _same_image(a: Table, b: Table, key: Key) -> bool:
+    return all(float(a.rows[key][name]) == float(b.rows[key][name]) for name in IDENTITY)
+
+
+def _some(keys: Sequence[Key]) -> str:
+    names = ", ".join(name for _, name in keys[:3])
+    return f"{len(keys)} image{'s' * (len(keys) != 1)} ({names}{', …' if len(keys) > 3 else ''})"
+
+
+def _groups(a: Table, b: Table, keys: Sequence[Key]) -> list[str]:
+    """The duplicate groups of the run that joins more."""
+    return min(a.groups(keys), b.groups(keys), key=lambda groups: len(set(groups)))
+
+
+def _differences(split: str, a: Table, b: Table, keys: list[Key], resampling: Resampling) -> Iterator[Difference]:
+    pairs = list(_scores(a, b, keys))
+
+    def changes(weights: np.ndarray) -> np.ndarray:
+        return np.column_stack([of_b(weights) - of_a(weights) for _, of_a, of_b in pairs])
+
+    everything = np.ones((1, len(keys)))
+    ends = intervals(changes, _groups(a, b, keys), resampling)
+    for (name, of_a, of_b), low, high in zip(pairs, *ends, strict=True):
+        before, after = float(of_a(everything)[0]), float(of_b(everything)[0])
+        yield Difference(split, name, before, after, low, high, _word(name, before, after, low, high))
+
+
+def _scores(a: Table, b: Table, keys: list[Key]) -> Iterator[tuple[str, Score, Score]]:
+    """Name, the score of A and the score of B. Pooled scores need the pixel counts in both tables."""
+    if a.has(COUNTS) and b.has(COUNTS):
+        for name in POOLED:
+            yield f"pooled.{name}", *(_pooled(name, table.counts(keys)) for table in (a, b))
+    for name in ("dice", "iou"):
+        yield f"per_image.{name}", *(_mean(table.values(name, keys)) for table in (a, b))
+    native = [table.values("jaccard_native", keys) for table in (a, b)]
+    yield "official.threshold_jaccard", *(_mean(np.where(j >= scores.FAILURE, j, 0.0)) for j in native)
+    yield "official.failure_rate", *(_mean((j < scores.FAILURE).astype(float)) for j in native)
+
+
+def _pooled(name: str, counts: np.ndarray) -> Score:
+    return lambda weights: scores.OVERLAP[name](Counts.of(weights @ counts))
+
+
+def _mean(values: np.ndarray) -> Score:
+    return lambda weights: weights @ values / weights.sum(axis=1)
+
+
+def lower_is_better(score: str) -> bool:
+    """Whether a smaller value of the score (by the last part of its name) is the better one."""
+    name = score.rpartition(".")[2]
+    return any(part in name for part in ("failure", "hd95", "distance", "error", "loss", "brier"))
+
+
+def _word(name: str, before: float, after: float, low: float, high: float) -> str:
+    if np.isnan(low):
+        return EQUAL if before == after else UNKNOWN
+    if low == high == 0:
+        return EQUAL
+    if low <= 0 <= high:
+        return NOISE
+    return WORSE if (low > 0) == lower_is_better(name) else BETTER

@@ -1,0 +1,86 @@
+"""The per-image table of a run, plots/per_image.csv, as a comparison reads it."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isnan
+
+import numpy as np
+
+from lesionseg.common.errors import InputError
+from lesionseg.scoring.counts import Counts
+
+IDENTITY = ("width", "height", "lesion_fraction")  # of the photograph and its true mask, whatever the run made of it
+COUNTS = Counts._fields
+SCORES = ("dice", "iou", "jaccard_native")
+
+
+@dataclass(frozen=True)
+class Table:
+    """The evaluated images of one run, one row each: `rows` in the order of the file, cells as text.
+
+    `key` is (split, id). Columns that an older table lacks (`group`, the counts) are simply not there.
+    """
+
+    name: str
+    rows: dict[tuple[str, str], dict[str, str]]
+    columns: tuple[str, ...]
+
+    def splits(self) -> list[str]:
+        """The splits in the order of the file."""
+        return list(dict.fromkeys(split for split, _ in self.rows))
+
+    def ids(self, split: str) -> list[str]:
+        return [name for of, name in self.rows if of == split]
+
+    def has(self, columns: Sequence[str]) -> bool:
+        return set(columns) <= set(self.columns)
+
+    def values(self, column: str, keys: Sequence[tuple[str, str]]) -> np.ndarray:
+        """A column of numbers, float (len(keys),)."""
+        return np.array([float(self.rows[key][column]) for key in keys])
+
+    def counts(self, keys: Sequence[tuple[str, str]]) -> np.ndarray:
+        """Pixel counts, float (len(keys), 4) in the order tp, fp, fn, tn."""
+        return np.column_stack([self.values(name, keys) for name in COUNTS])
+
+    def groups(self, keys: Sequence[tuple[str, str]]) -> list[str]:
+        """The duplicate group of each image; an image of a table without groups stands alone."""
+        return [self.rows[key].get("group") or key[1] for key in keys]
+
+
+def read(text: str, name: str) -> Table:
+    """Parse the text of a per_image.csv; `name` is how messages call it.
+
+    Raises InputError for a file that is no such table: columns missing, a cell that is no number, an image twice.
+    """
+    reader = csv.DictReader(io.StringIO(text))
+    columns = tuple(reader.fieldnames or ())
+    if missing := {"split", "id", *SCORES, *IDENTITY} - set(columns):
+        raise InputError(
+            f"{name}: found the columns {', '.join(columns) or 'of an empty file'}; {', '.join(sorted(missing))} "
+            "missing; expected plots/per_image.csv as the stage evaluate writes it"
+        )
+    numbers = [*SCORES, *IDENTITY, *(COUNTS if set(COUNTS) <= set(columns) else ())]
+    rows, problems = {}, []
+    for line, row in enumerate(reader, start=2):
+        key = (row["split"], row["id"])
+        if key in rows:
+            problems.append(f"{name}: line {line}: the image {key[1]} of {key[0]} a second time")
+        for column in numbers:
+            if not _is_number(row[column]):
+                problems.append(f"{name}: line {line}: {column}: found {row[column]!r}, expected a number")
+        rows[key] = row
+    if problems:
+        raise InputError(problems)
+    if not rows:
+        raise InputError(f"{name}: no image in it; run the stage evaluate")
+    return Table(name, rows, columns)
+
+
+def _is_number(cell: str | None) -> bool:
+    try:
+        return not isnan(float(cell))
+    except (TypeError, ValueError):
+        return False
