@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from lesionseg.download import archive, isic2018
-from lesionseg.download.http_range import Network
+from lesionseg.download.http_range import RetryPolicy
 from loopback import Fault, Request, Server
 
 TRAINING = isic2018.SETS["training"]
@@ -78,7 +78,7 @@ def measure(files: dict[str, Path], limit: int | None, ranges: bool, latency: fl
             base_url=server.url,
             archives=None,
             work=Path(folder, "store"),
-            network=Network(backoff=0.1),
+            policy=RetryPolicy(backoff=0.1),
         )
         seconds = time.perf_counter() - begun
         assert broken == reset

@@ -16,6 +16,7 @@ from lesionseg.download.labels import parse
 from lesionseg.formats import manifest
 
 RAW = Path("data/raw")
+SUMS = Path("data/isic2018.sha256")  # of single files of the archives, in git
 WORK = Path(".cache/download")  # no output of DVC's: what was fetched outlives an interrupted run
 
 
@@ -33,6 +34,7 @@ class Parameters(Group):
     base_url: str | None = Field(pattern="^https?://.+")
     archives: str | None = Field(min_length=1)
     external: str | None = Field(min_length=1)
+    allow_http: bool
 
 
 def main() -> None:
@@ -72,7 +74,9 @@ def fetch(raw: Path, parameters: Parameters, workers: int | None) -> list[manife
                 test_set=parameters.test_set,
                 base_url=parameters.base_url,
                 archives=Path(parameters.archives) if parameters.archives else None,
+                allow_http=parameters.allow_http,
                 work=WORK,
+                record=SUMS,
                 workers=workers,
                 **subset,
             )

@@ -20,6 +20,7 @@ class Fault:
     reset: bool = False  # ...with a TCP reset rather than an orderly close
     stall: float = 0  # seconds of silence after what is sent of the body
     ignore_range: bool = False  # 200 and the whole file
+    code: int | None = None  # answer with this status, and the content all the same
     shorter: int | None = None  # a valid answer, but for so many bytes only
     corrupt: bool = False  # the last byte of the body is wrong
     pause: float = 0  # seconds before each piece of the body
@@ -112,7 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             first, last, headers = 0, size - 1, {}
         headers |= {"ETag": owner.etag, "Content-Length": str(last - first + 1), **fault.headers}
-        self.send_response(206 if "Content-Range" in headers else 200)
+        self.send_response(fault.code or (206 if "Content-Range" in headers else 200))
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()

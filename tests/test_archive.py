@@ -15,10 +15,10 @@ import pytest
 from lesionseg.common.errors import InputError
 from lesionseg.download import archive
 from lesionseg.download.archive import LocalFile, extract, read_directory
-from lesionseg.download.http_range import Network, RemoteFile, TransferError
+from lesionseg.download.http_range import RemoteFile, RetryPolicy, TransferError
 from loopback import Fault, Server
 
-QUICK = Network(connect_timeout=2, read_timeout=0.5, attempts=3, backoff=0.01)
+QUICK = RetryPolicy(connect_timeout=2, read_timeout=0.5, attempts=3, backoff=0.01)
 
 
 def contents(count: int = 12, seed: int = 0) -> dict[str, bytes]:
@@ -259,6 +259,31 @@ def test_every_refusal_is_named_at_once(tmp_path):
     with pytest.raises(InputError) as caught:
         read_directory(local(tmp_path, content), "a.zip")
     assert len(caught.value.problems) == 3
+
+
+def test_deflate64_is_named_with_its_cure(tmp_path):
+    content = bytearray(LAYOUTS["deflated"])
+    for signature, offset in ((b"PK\1\2", 10), (b"PK\3\4", 8)):
+        content[content.index(signature) + offset] = 9
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(InputError, match=r"packed by Deflate64, as Windows Explorer .*; unpack the archive"):
+        read_directory(LocalFile(tmp_path / "a.zip"), "a.zip")
+
+
+def test_a_directory_of_a_million_entries_is_not_read():
+    class Endless:
+        size = 64 << 20
+        asked = 0
+
+        def stream(self, start, stop, cancelled=None):
+            self.asked += stop - start
+            end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0xFFFE, 0xFFFE, self.size - 22, 0, 0)
+            yield (bytes(stop - start) + end)[-(stop - start) :]
+
+    file = Endless()
+    with pytest.raises(InputError, match=r"its directory claims to be longer than 8 MiB"):
+        read_directory(file, "a.zip")
+    assert file.asked < 1 << 20
 
 
 def test_a_directory_without_end_is_not_read(tmp_path, monkeypatch):

@@ -16,13 +16,14 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 
 from isic_archives import TRAINING, archive, identifier, official, outline, photograph
 from lesionseg.common.errors import InputError
 from lesionseg.download import isic2018
 from lesionseg.download.archive import TAIL, crc32, read_directory
-from lesionseg.download.http_range import Network
+from lesionseg.download.http_range import RetryPolicy
 from lesionseg.download.isic2018 import SETS
 from lesionseg.download.subset import choose
 from lesionseg.formats import manifest
@@ -30,7 +31,7 @@ from loopback import Fault, Server
 
 FILES = official({"training": range(30), "validation": range(100, 105), "test": range(200, 207)})
 IMAGES, MASKS = f"{TRAINING.images.name}.zip", f"{TRAINING.masks.name}.zip"
-QUICK = Network(connect_timeout=2, read_timeout=0.5, attempts=3, backoff=0.01)
+QUICK = RetryPolicy(connect_timeout=2, read_timeout=0.5, attempts=3, backoff=0.01)
 
 
 class Fetch:
@@ -43,7 +44,7 @@ class Fetch:
         self.calls += 1
         self.target = self.folder / f"raw{self.calls}"
         self.target.mkdir()
-        arguments = {"seed": 0, "test_set": "none", "archives": None, "work": self.store, "network": QUICK} | changed
+        arguments = {"seed": 0, "test_set": "none", "archives": None, "work": self.store, "policy": QUICK} | changed
         return isic2018.fetch(self.target, limit=limit, base_url=base_url, **arguments)
 
 
@@ -198,7 +199,7 @@ class InMemory:
 SCRIPT = """
 import sys
 from pathlib import Path
-from lesionseg.download.http_range import Network
+from lesionseg.download.http_range import RetryPolicy
 from lesionseg.download import isic2018
 target = Path(sys.argv[2]); target.mkdir()
 isic2018.fetch(target, limit=None, seed=0, test_set="none", base_url=sys.argv[1], archives=None,
@@ -291,15 +292,71 @@ def test_an_archive_that_changed_between_runs_is_read_anew(fetch, server):
 
 
 def test_an_archive_that_changes_while_it_is_read_stops_the_run(fetch, server):
-    def fault(request, index):
-        if request.path == IMAGES and request.range[0] > 1 and request.range[1] < len(FILES[IMAGES]) - 1:
-            server.etag = '"2"'
+    """Of another size by the first answer, of the same by the sum of the member."""
+    chosen = max(choose(names(range(30)), 6, 0))  # the last one asked for: the answer to the first is still the old
 
-    server.fault = fault
+    def become(content: bytes):
+        def fault(request, index):
+            if request.path == IMAGES and request.range[0] > 1 and request.range[1] < len(FILES[IMAGES]) - 1:
+                server.files[IMAGES] = content
+
+        return fault
+
+    server.fault = become(FILES[IMAGES] + b"x")
     with pytest.raises(InputError, match="changed on the server"):
         fetch(server.url)
-    server.fault = lambda request, index: None
-    assert len(fetch(server.url)) == 6
+    server.files = dict(FILES)
+    old = photograph(int(chosen[5:]))
+    server.fault = become(FILES[IMAGES].replace(old, old[:-1] + b"?"))
+    with pytest.raises(InputError, match=rf"{chosen}\.jpg': its CRC-32 is"):
+        fetch(server.url, work=fetch.folder / "new", workers=1)
+
+
+# What came once is what must come
+
+
+def test_the_sum_of_each_file_is_written_down_and_held_against_what_comes_later(fetch, server, tmp_path):
+    server.files[IMAGES] = rebuilt(IMAGES, {})
+    record = tmp_path / "sums.txt"
+    mirror = {"sets": pinned(files=server.files), "record": record}
+    fetch(server.url, 3, **mirror)
+    written = record.read_text()
+    lines = dict(reversed(line.split("  ")) for line in written.splitlines())
+    assert len(lines) == 2 * (3 + 2)
+    assert list(lines) == sorted(lines)
+    for path in (fetch.target / "images").iterdir():
+        assert lines[f"{TRAINING.images.name}/{path.name}"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    fetch(server.url, 6, **mirror)
+    grown = record.read_text()
+    assert set(written.splitlines()) < set(grown.splitlines())
+
+    # another file under the same name, with a directory that agrees with it and a length that is the same
+    chosen = choose(names(range(30)), 6, 0)[0]
+    old, length = photograph(int(chosen[5:])), len(server.files[IMAGES])
+    server.files[IMAGES] = rebuilt(IMAGES, {f"{chosen}.jpg": old[:-1] + b"?"})
+    assert len(server.files[IMAGES]) == length
+    for _ in range(2):
+        with pytest.raises(InputError, match=rf"{chosen}\.jpg': found SHA-256 \w+, expected \w+ as recorded in .*sums"):
+            fetch(server.url, 6, **mirror)
+    assert record.read_text() == grown
+    assert not list(fetch.target.iterdir())
+    record.write_text("".join(line + "\n" for line in grown.splitlines() if chosen not in line))
+    fetch(server.url, 6, **mirror)
+    assert record.read_text() != grown
+
+
+def test_sums_of_other_archives_are_not_written_down_and_incomplete_fetches_neither(fetch, server, tmp_path):
+    record = tmp_path / "sums.txt"
+    fetch(server.url, record=record)
+    assert not record.exists(), "they are not as long as those published"
+    spoiled = FILES[IMAGES][:300] + bytes([FILES[IMAGES][300] ^ 1]) + FILES[IMAGES][301:]
+    server.files[IMAGES] = spoiled
+    with pytest.raises(InputError):
+        fetch(server.url, None, record=record, sets=pinned(), work=tmp_path / "new")
+    assert not record.exists()
+    record.write_text("0123  a/b\n")
+    with pytest.raises(InputError, match=r"sums\.txt: line 1: expected '<64 hex digits>"):
+        fetch(server.url, record=record)
 
 
 # Where it is fetched from
@@ -322,6 +379,66 @@ def test_archives_at_hand_are_read_by_the_same_code_and_nothing_is_left_behind(f
     assert {request.path for request in server.requests[before:]} == {MASKS}, "only what is not at hand"
 
 
+@pytest.mark.parametrize("suffix", [" (1).zip", "(2).zip", "-1.zip", " copy.zip", ".ZIP", ".zip/"])
+def test_archives_at_hand_are_found_as_browsers_and_people_leave_them(fetch, tmp_path, suffix):
+    folder = tmp_path / "archives"
+    folder.mkdir()
+    for name, content in FILES.items():
+        if suffix.endswith("/"):
+            with zipfile.ZipFile(io.BytesIO(content)) as unpacked:
+                unpacked.extractall(folder / name.removesuffix(".zip"))  # a folder in a folder
+        else:
+            (folder / name.replace(".zip", suffix)).write_bytes(content)
+    pairs = fetch("http://127.0.0.1:9/", None, archives=folder)
+    assert [pair.id for pair in pairs] == names(range(30))
+    assert (fetch.target / pairs[3].image).read_bytes() == photograph(3)
+    assert (fetch.target / "LICENSE.txt").exists()
+    assert tree(fetch.store) == {}
+
+
+def test_the_genuine_one_of_several_is_taken(fetch, tmp_path):
+    folder = tmp_path / "archives"
+    folder.mkdir()
+    (folder / MASKS).write_bytes(FILES[MASKS])
+    (folder / IMAGES).write_bytes(FILES[IMAGES][:5000])
+    (folder / IMAGES.replace(".zip", " (1).zip")).write_bytes(FILES[IMAGES])
+    assert len(fetch("http://127.0.0.1:9/", archives=folder, sets=pinned())) == 6
+
+
+def test_what_is_not_at_hand_is_said_before_it_is_fetched(fetch, server, tmp_path, caplog):
+    (tmp_path / "archives").mkdir()
+    (tmp_path / "archives" / MASKS).write_bytes(FILES[MASKS])
+    (tmp_path / "archives" / "Training.zip").touch()
+    server.fault = lambda *_: Fault(status=404)
+    with pytest.raises(InputError):
+        fetch(server.url, archives=tmp_path / "archives")
+    (line,) = [record.getMessage() for record in caplog.records if "has not" in record.getMessage()]
+    assert f"has not {IMAGES} (11,165,358,566 bytes), which is fetched; it has {MASKS}, Training.zip" in line
+
+
+def test_members_in_upper_case_and_behind_backslashes_are_found(fetch, server):
+    def renamed(name: str) -> bytes:
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(io.BytesIO(FILES[name])) as old, zipfile.ZipFile(buffer, "w") as new:
+            for entry in old.infolist():
+                if not entry.is_dir():
+                    info = zipfile.ZipInfo("x")
+                    info.filename = entry.filename.upper().replace(".TXT", ".txt").replace("/", "\\")
+                    new.writestr(info, old.read(entry))
+        return buffer.getvalue()
+
+    server.files = {name: renamed(name) for name in FILES}
+    pairs = fetch(server.url, None)
+    assert [pair.id for pair in pairs] == names(range(30))
+    assert (fetch.target / pairs[3].image).read_bytes() == photograph(3)
+
+
+def test_notices_of_many_megabytes_are_left_where_they_are(fetch, server):
+    server.files[IMAGES] = rebuilt(IMAGES, {"LICENSE.txt": bytes((1 << 20) + 1)})
+    fetch(server.url)
+    assert (fetch.target / "LICENSE.txt").read_bytes() == b"CC-0\n", "that of the masks"
+
+
 def test_an_archive_at_hand_must_be_whole_and_genuine(fetch, tmp_path):
     folder = tmp_path / "archives"
     with pytest.raises(InputError, match=r"download\.archives: .*archives: no such directory"):
@@ -338,11 +455,11 @@ def test_an_archive_at_hand_must_be_whole_and_genuine(fetch, tmp_path):
     assert not list(fetch.folder.glob("raw1/*")), "a refusal comes before anything is written"
 
 
-def pinned(images_sha256: str | None = None, pairs: int = 30):
+def pinned(images_sha256: str | None = None, pairs: int = 30, files: dict[str, bytes] = FILES):
     """The table of official archives as if the ones served here were they."""
 
     def pin(official_archive):
-        content = FILES[f"{official_archive.name}.zip"]
+        content = files[f"{official_archive.name}.zip"]
         return dataclasses.replace(official_archive, size=len(content), sha256=hashlib.sha256(content).hexdigest())
 
     images, masks = pin(TRAINING.images), pin(TRAINING.masks)
@@ -386,25 +503,25 @@ def test_the_official_hosts_must_serve_the_published_archives(fetch, server, mon
     assert len(fetch(server.url)) == 6, "a mirror named by the user may serve its own"
 
 
-def test_a_server_without_ranges_serves_small_archives_and_whole_sets(fetch, server, monkeypatch):
+def test_a_server_without_ranges_is_refused(fetch, server):
     server.fault = lambda request, index: Fault(ignore_range=True)
-    fetch(server.url)
-    first = tree(fetch.target)
-    assert len(first) == 6 * 2 + 2
-    assert not list(fetch.store.rglob("*.zip")), "the whole archive is not kept"
-    monkeypatch.setattr(isic2018, "WHOLE", 10_000)
-    with pytest.raises(InputError, match=rf"{IMAGES}: the server ignores byte ranges.*set download\.limit to null"):
+    with pytest.raises(InputError, match=rf"{IMAGES}: the server has no byte ranges"):
         fetch(server.url)
-    assert len(fetch(server.url, None)) == 30
+    assert tree(fetch.store) == {}
 
 
-def test_a_page_in_place_of_an_archive_is_not_kept(fetch, server):
-    server.files = {IMAGES: b"<html>log in first</html>", MASKS: b"<html>log in first</html>"}
-    server.fault = lambda request, index: Fault(ignore_range=True)
-    with pytest.raises(InputError, match="not a whole zip archive"):
-        fetch(server.url)
-    server.files = FILES
-    assert len(fetch(server.url)) == 6
+def test_the_query_of_a_signed_address_stays_behind_the_path(fetch, server):
+    with pytest.raises(InputError) as caught:
+        fetch(f"{server.url}/mirror/?signature=secret")
+    assert server.requests[0].path == f"mirror/{IMAGES}?signature=secret"
+    assert "secret" not in str(caught.value)
+
+
+def test_plain_http_is_for_loopback_and_those_who_say_so(fetch):
+    with pytest.raises(InputError, match=rf"http://mirror\.invalid/{IMAGES}: refused, expected https"):
+        fetch("http://mirror.invalid")
+    with pytest.raises(InputError, match=rf"http://mirror\.invalid/{IMAGES}: (?!refused)"):
+        fetch("http://mirror.invalid", allow_http=True)
 
 
 FAULTS = [
@@ -435,8 +552,8 @@ def test_a_bad_network_changes_nothing_but_the_time(fetch, server, seed):
         return chosen
 
     server.fault = fault
-    patient = Network(read_timeout=0.5, attempts=12, first_attempts=12, backoff=0.001, longest_pause=0.01)
-    assert fetch(server.url, 25, test_set="validation", work=fetch.folder / "new", network=patient) == expected
+    patient = RetryPolicy(read_timeout=0.5, attempts=12, first_attempts=12, backoff=0.001, longest_pause=0.01)
+    assert fetch(server.url, 25, test_set="validation", work=fetch.folder / "new", policy=patient) == expected
     assert tree(fetch.target) == first
     assert len(met) > 5, "it was a bad network"
 
@@ -476,7 +593,7 @@ def test_a_wrong_body_is_named_and_the_rest_is_kept(fetch, server):
     spoiled = bytearray(FILES[IMAGES])
     spoiled[spoiled.index(photograph(int(chosen[5:]))) + 50] ^= 1
     server.files[IMAGES] = bytes(spoiled)
-    with pytest.raises(InputError, match=rf"{IMAGES}: .*{chosen}\.jpg: its CRC-32 is"):
+    with pytest.raises(InputError, match=rf"{IMAGES}: .*{chosen}\.jpg': its CRC-32 is"):
         fetch(server.url)
     assert len(list((fetch.store / TRAINING.images.name).glob("ISIC*"))) == 5
     assert not list(fetch.target.iterdir())
@@ -539,8 +656,9 @@ def test_the_stage_hands_every_parameter_on(server, tmp_path):
     repository = Path(__file__).parents[1]
 
     def run(**changed):
-        group = {"source": "isic2018", "limit": 5, "seed": 3, "synthetic_images": 1, "folder": "none"}
-        group |= {"test_set": "validation", "base_url": server.url, "archives": None} | changed
+        group = yaml.safe_load((repository / "params.yaml").read_text(encoding="utf-8"))["download"]
+        group |= {"source": "isic2018", "limit": 5, "seed": 3, "test_set": "validation", "base_url": server.url}
+        group |= changed
         runtime = {"device": "cpu", "workers": 2, "checkpoint_minutes": 1}
         (tmp_path / "params.yaml").write_text(json.dumps({"download": group, "runtime": runtime}))
         command = [sys.executable, str(repository / "stages/download.py")]

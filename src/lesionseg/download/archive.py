@@ -6,6 +6,7 @@ read first. Then only the members asked for are read. (Format: PKWARE APPNOTE 6.
 """
 
 import io
+import shutil
 import stat
 import struct
 import threading
@@ -20,12 +21,14 @@ from typing import Protocol
 
 from lesionseg.common.errors import InputError
 from lesionseg.common.files import atomic
+from lesionseg.common.parallel import cores
 from lesionseg.download.http_range import CHUNK, Cancelled
 
 TAIL = (1 << 16) + 22 + 20 + 56  # longest comment, end record, zip64 locator and zip64 end record
-LONGEST_DIRECTORY = 64 << 20  # bytes; half a million members
+LONGEST_DIRECTORY = 8 << 20  # bytes; the official archives' have less than 1 MiB for 5,000 members
 LONGEST_MEMBER = 1 << 30  # bytes; no picture is longer
 LONGEST_RUN = 64 << 20  # bytes asked for in one request, so that every connection has its share
+DEFLATE64 = 9  # a method of packing that zlib has not
 ATTEMPTS = 3  # to get a member whose bytes arrive wrong
 
 
@@ -77,6 +80,11 @@ class Member:
     crc: int
     deflated: bool
 
+    @property
+    def file_name(self) -> str:
+        """The name without its folders; some programs write backslashes between them."""
+        return PurePosixPath(self.name.replace("\\", "/")).name
+
 
 def read_directory(file: RangeFile, title: str) -> list[Member]:
     """Return the members of the archive, directories left out, in the order of their position.
@@ -90,7 +98,7 @@ def read_directory(file: RangeFile, title: str) -> list[Member]:
         with zipfile.ZipFile(end) as archive:
             entries = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
             stops = [entry.header_offset for entry in entries[1:]] + [archive.start_dir]
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error, EOFError, OverflowError) as error:
         raise InputError(f"{title}: not a whole zip archive ({file.size} bytes): {error}; get it again") from None
     problems, members, seen = [], [], set()
     for entry, stop in zip(entries, stops, strict=True):
@@ -134,6 +142,36 @@ def extract(
             runs = _runs(damaged) if attempt == 0 else [[member] for member in damaged]
             damaged = _extract_runs(file, runs, path_of, connections, progress)
     return damaged
+
+
+class Unpacked:
+    """An archive that somebody has unpacked into the folder `path`: its members are the files in it."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def members(self, wanted: Callable[[str], object]) -> list[Member]:
+        """The files whose names are `wanted`, read once for their sums; links are passed over."""
+        paths = [path for path in sorted(self.path.rglob("*")) if wanted(path.name) and not path.is_symlink()]
+        with ThreadPoolExecutor(cores()) as threads:
+            sums = threads.map(crc32, paths)
+            return [
+                Member(path.relative_to(self.path).as_posix(), b"", 0, 0, *(2 * [path.stat().st_size]), crc, False)
+                for path, crc in zip(paths, sums, strict=True)
+            ]
+
+    def copy(
+        self, members: Iterable[Member], path_of: Callable[[Member], Path], progress: Callable[[int], None]
+    ) -> dict[Member, str]:
+        """Copy each member to `path_of(member)`; returns those that are damaged, as `extract` does: none."""
+        for member in members:
+            with atomic(path_of(member)) as temporary:
+                shutil.copyfile(self.path / member.name, temporary)
+            progress(member.size)
+        return {}
 
 
 def crc32(path: Path) -> int:
@@ -198,6 +236,11 @@ def _refusal(entry: zipfile.ZipInfo) -> str | None:
         return "is a link or a device"
     if entry.flag_bits & 0x1:
         return "is encrypted"
+    if entry.compress_type == DEFLATE64:
+        return (
+            "is packed by Deflate64, as Windows Explorer packs large files; unpack the archive, and leave the folder "
+            "that comes of it where the archive lies"
+        )
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         return f"is packed by method {entry.compress_type}, expected stored (0) or deflate (8)"
     if entry.compress_type == zipfile.ZIP_STORED and entry.compress_size != entry.file_size:

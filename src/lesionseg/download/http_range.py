@@ -2,32 +2,39 @@
 
 import ipaddress
 import logging
+import os
 import random
 import re
 import threading
-import urllib.request
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit, urlunsplit
 
-import urllib3
+import requests
+from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError, IncompleteRead, InvalidHeader
-from urllib3.util import Retry, Timeout
+from urllib3.util import Retry
 
-from lesionseg.common.files import atomic
+from lesionseg.common.text import printable
 
 CHUNK = 1 << 18  # most bytes handed on at a time
 PROGRESS = 1 << 20  # an attempt that brought this many bytes is no failure in a row with the one before
 TRANSIENT = {408, 425, 429, 500, 502, 503, 504}  # statuses worth another attempt
+REDIRECTS = 5  # followed at most
+CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")  # environment variables
+
+OTHERWISE = (
+    "name another server in download.base_url, or get the archive by hand and name its folder in download.archives"
+)
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Network:
+class RetryPolicy:
     """How patient to be. Pauses between attempts double from `backoff` on, or follow Retry-After."""
 
     connections: int = 8  # requests in flight
@@ -56,35 +63,38 @@ class _Fault(Exception):
 
 
 class RemoteFile:
-    """One version of the file at `url`. Safe to read from several threads.
+    """The file at `url`, of `size` bytes. Safe to read from several threads.
 
-    `size` is in bytes; `ranges` says whether the server answers byte ranges: without them only `save` works.
-    `version` is what the server calls this version (ETag, else Last-Modified). Every later answer is held
-    against size and version, so bytes of two versions are never mixed. (That is all If-Range would do, and it
-    also works with weak ETags, which If-Range rules out.)
+    Proxies (also SOCKS, with user and password), .netrc and certificate authorities are those of the environment, as
+    requests reads it. Unencrypted http is refused but for this machine itself, also after a redirect, unless
+    `allow_http`. Every later answer is held against the size; that bytes of two versions of the same size are not
+    mixed is left to the checksums of what is read, since balanced servers may name one version differently.
 
-    Raises TransferError when the server cannot be reached or has no such file.
+    Raises TransferError when the server cannot be reached, has no such file, or has no byte ranges.
     """
 
-    def __init__(self, url: str, network: Network | None = None):
-        self.url = url
-        self.network = network or Network()
-        self._pool = _pool(url, self.network)
+    def __init__(self, url: str, policy: RetryPolicy | None = None, *, allow_http: bool = False):
+        self.url, self.allow_http = url, allow_http
+        self.policy = policy or RetryPolicy()
+        self._require_secure(url)
+        self._session = _session(url, self.policy)
         self.size: int | None = None
         attempt = 0
         while self.size is None:
             try:
-                with closing(self._get({"Range": "bytes=0-0"})) as response:
-                    self.ranges = response.status == HTTPStatus.PARTIAL_CONTENT
-                    self.size = _content_range(response)[1] if self.ranges else _content_length(response)
-                    self.version = _version(response)
-                    if self.ranges and _content_length(response) == 1:
-                        response.drain_conn()  # then the connection serves the next request
+                with closing(self._get(0, 0)) as response:
+                    self.size = self._size_of_whole(response)
+                    if response.headers.get("Content-Length") == "1":
+                        response.raw.drain_conn()  # then the connection serves the next request
             except _Fault as fault:
                 attempt += 1
                 reached = fault.__cause__ is None  # the server itself answered
-                allowed = self.network.attempts if reached else self.network.first_attempts
+                allowed = self.policy.attempts if reached else self.policy.first_attempts
                 self._pause(fault, attempt, allowed, threading.Event())
+
+    def __str__(self) -> str:
+        """The address without user, password and query: those may be secrets."""
+        return _shown(self.url)
 
     def stream(self, start: int, stop: int, cancelled: threading.Event | None = None) -> Generator[bytes, None, None]:
         """Yield the bytes from `start` up to, not including, `stop`, in pieces of any length.
@@ -98,7 +108,7 @@ class RemoteFile:
         while position < stop:
             begun = position
             try:
-                with closing(self._get({"Range": f"bytes={position}-{stop - 1}"})) as response:
+                with closing(self._get(position, stop - 1)) as response:
                     self._require_same(response, position)
                     for piece in _body(response):
                         if cancelled.is_set():
@@ -112,89 +122,138 @@ class RemoteFile:
                     raise _Fault("the answer ended early")
             except _Fault as fault:
                 attempt = 1 if position - begun >= PROGRESS else attempt + 1
-                self._pause(fault, attempt, self.network.attempts, cancelled)
+                self._pause(fault, attempt, self.policy.attempts, cancelled)
 
-    def save(self, path: Path, progress: Callable[[int], object]) -> None:
-        """Write the whole file to `path`, in one request; `progress` gets the number of bytes as they arrive.
-
-        For servers without ranges: every break starts again from the first byte. Raises as `stream` does.
-        """
-        attempt = 0
-        while True:
-            written = 0
+    def _get(self, first: int, last: int) -> requests.Response:
+        """Ask for a range of bytes; the body is still to be read. Raises _Fault, or TransferError for a refusal."""
+        headers = {"Range": f"bytes={first}-{last}", "Accept-Encoding": "identity"}
+        timeout = (self.policy.connect_timeout, self.policy.read_timeout)
+        url = self.url
+        for _ in range(REDIRECTS + 1):
+            self._require_secure(url)
             try:
-                with closing(self._get({})) as response, atomic(path) as temporary:
-                    self._require_same(response)
-                    with open(temporary, "wb") as file:
-                        for piece in _body(response):
-                            file.write(piece)
-                            written += len(piece)
-                            progress(len(piece))
-                    if written != self.size:
-                        raise _Fault(f"the answer has {written} bytes of {self.size}")
-                return
-            except _Fault as fault:
-                progress(-written)
-                attempt += 1
-                self._pause(fault, attempt, self.network.attempts, threading.Event())
+                response = self._session.get(url, headers=headers, timeout=timeout, stream=True, allow_redirects=False)
+            except (requests.RequestException, HTTPError) as error:
+                raise self._failure(error) from error
+            if not response.is_redirect:
+                return self._accepted(response)
+            response.close()
+            url = urljoin(url, response.headers["Location"])
+        raise TransferError(f"{self}: more than {REDIRECTS} redirects")
 
-    def _get(self, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
-        """One request, its body still to be read. Raises _Fault, or TransferError for a refusal."""
+    def _require_secure(self, url: str) -> None:
+        """Refuse an address whose bytes anyone on the way could change."""
         try:
-            response = self._pool.request(
-                "GET",
-                self.url,
-                headers={"Accept-Encoding": "identity", **headers},
-                preload_content=False,
-                decode_content=False,
-                redirect=True,
-                retries=Retry(total=None, connect=0, read=0, other=0, status=0, redirect=5),
-                timeout=Timeout(connect=self.network.connect_timeout, read=self.network.read_timeout),
-            )
-        except HTTPError as error:
-            raise _Fault(_cause(error)) from error
-        if response.status in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
-            return response
-        with closing(response):
-            answer = f"the server answers {response.status} {response.reason or ''}".rstrip()
-            if response.status in TRANSIENT:
-                raise _Fault(answer, _retry_after(response))
-            if response.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and self.size is not None:
-                raise TransferError(f"{self.url}: the file changed on the server while it was read")
-            raise TransferError(f"{self.url}: {answer}")
+            address = urlsplit(url)
+            if address.scheme == "https" or (
+                address.scheme == "http" and (self.allow_http or _loopback(address.hostname))
+            ):
+                return
+        except ValueError as error:
+            raise TransferError(f"{self}: no address ({error})") from None
+        way = "" if url == self.url else f" sends on to {_shown(url)}:"
+        raise TransferError(
+            f"{self}:{way} refused, expected https: anyone on the way can change what comes by {address.scheme}; "
+            "set download.allow_http to true to take it from a network that you trust"
+        )
 
-    def _require_same(self, response: urllib3.BaseHTTPResponse, start: int | None = None) -> None:
-        """Hold an answer against the version opened, and against the position asked for unless None."""
-        whole = response.status == HTTPStatus.OK
-        first, size = (0, _content_length(response)) if whole else _content_range(response)
-        if (size, _version(response)) != (self.size, self.version):
-            raise TransferError(f"{self.url}: the file changed on the server while it was read")
-        if start is not None and whole:
+    def _failure(self, error: Exception) -> Exception:
+        """What to raise for a request without an answer."""
+        cause = _cause(error)
+        if isinstance(error, requests.exceptions.ProxyError):
+            cause = f"the proxy that the environment names: {cause}"
+        if "CERTIFICATE_VERIFY_FAILED" in cause:
+            return TransferError(f"{self}: {cause}; name a private authority's certificates in SSL_CERT_FILE")
+        if isinstance(error, ValueError):  # an address, the server's or a proxy's, that is none
+            return TransferError(f"{self}: {cause}; see download.base_url, and the environment for proxies")
+        return _Fault(cause)
+
+    def _accepted(self, response: requests.Response) -> requests.Response:
+        """The answer, if its body is what was asked for."""
+        if response.status_code in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
+            encoding = response.headers.get("Content-Encoding", "identity")
+            if encoding == "identity":
+                return response
+            response.close()
+            raise TransferError(
+                f"{self}: the server sends it compressed ({printable(encoding, 20)}), though asked not to, so that "
+                f"positions in it mean nothing; {OTHERWISE}"
+            )
+        response.close()
+        answer = f"the server answers {response.status_code} {printable(response.reason or '', 60)}".rstrip()
+        if response.status_code in TRANSIENT:
+            raise _Fault(answer, _retry_after(response))
+        if response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and self.size is not None:
+            raise TransferError(f"{self}: the file changed on the server while it was read")
+        raise TransferError(f"{self}: {answer}")
+
+    def _size_of_whole(self, response: requests.Response) -> int:
+        """The size of the file, from the answer to the first request."""
+        if response.status_code == HTTPStatus.OK:
+            raise TransferError(f"{self}: the server has no byte ranges, so that it gives all or nothing; {OTHERWISE}")
+        size = _content_range(response)[1]
+        if size is None:
+            raise TransferError(f"{self}: the server does not say how long it is (Content-Range …/*); {OTHERWISE}")
+        return size
+
+    def _require_same(self, response: requests.Response, start: int) -> None:
+        """Hold an answer against the position asked for and the size of the file."""
+        if response.status_code == HTTPStatus.OK:
             raise _Fault("the server ignored the byte range")
-        if start is not None and first != start:
+        first, size = _content_range(response)
+        if size not in (None, self.size):
+            raise TransferError(f"{self}: the file changed on the server while it was read")
+        if first != start:
             raise _Fault(f"the server sent the bytes from {first}, not from {start}")
 
     def _pause(self, fault: _Fault, attempt: int, allowed: int, cancelled: threading.Event) -> None:
         """Wait before the next attempt; raise TransferError when there is none."""
         if attempt >= allowed:
             times = f" ({attempt} attempts)" if attempt > 1 else ""
-            raise TransferError(f"{self.url}: {fault}{times}") from fault
-        pause = self.network.backoff * 2 ** (attempt - 1)
+            raise TransferError(f"{self}: {fault}{times}") from fault
+        pause = self.policy.backoff * 2 ** (attempt - 1)
         pause = max(pause * random.uniform(0.75, 1.25), fault.retry_after or 0)  # spread: many connections
-        pause = min(pause, self.network.longest_pause)
+        pause = min(pause, self.policy.longest_pause)
         if pause >= 5:
-            log.warning("%s: %s; trying again in %.0f s", self.url, fault, pause)
+            log.warning("%s: %s; trying again in %.0f s", self, fault, pause)
         if cancelled.wait(pause):
             raise Cancelled
 
 
-def _pool(url: str, network: Network) -> urllib3.PoolManager:
+class _Session(requests.Session):
+    """requests reads the body of a redirect, however long, before it follows; here nobody follows but `_get`."""
+
+    def get_redirect_target(self, response: requests.Response) -> None:
+        return None
+
+
+def _session(url: str, policy: RetryPolicy) -> requests.Session:
     """Connections to the server, through the proxy that the environment names, if any."""
-    address = urlsplit(url)
-    proxy = urllib.request.getproxies().get(address.scheme)
-    if proxy and not _loopback(address.hostname) and not urllib.request.proxy_bypass(address.hostname):
-        return urllib3.ProxyManager(proxy, maxsize=network.connections)
-    return urllib3.PoolManager(maxsize=network.connections)
+    session = _Session()
+    session.trust_env = not _loopback(urlsplit(url).hostname)  # no proxy on the way to this machine itself
+    session.verify = _certificates()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(pool_maxsize=policy.connections))
+    return session
+
+
+def _certificates() -> str | bool:
+    """The file or folder of the authorities to trust; True: those that come with requests."""
+    for name in CERTIFICATES:
+        if path := os.environ.get(name):
+            if not Path(path).exists():
+                raise TransferError(f"{name} in the environment: {path}: no such file; correct or unset it")
+            return path
+    return True
+
+
+def _shown(url: str) -> str:
+    """An address without user, password and query."""
+    try:
+        address = urlsplit(url)
+        return printable(urlunsplit((address.scheme, address.netloc.rpartition("@")[2], address.path, "", "")), 500)
+    except ValueError:
+        return "an address that is none"
 
 
 def _loopback(host: str | None) -> bool:
@@ -204,50 +263,40 @@ def _loopback(host: str | None) -> bool:
         return host == "localhost"
 
 
-def _body(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+def _body(response: requests.Response) -> Iterator[bytes]:
     """The pieces of the answer as they arrive: what was here before a break counts."""
     try:
-        while piece := response.read1(CHUNK):
+        while piece := response.raw.read1(CHUNK):
             yield piece
     except HTTPError as error:
         raise _Fault(_cause(error)) from error
 
 
-def _content_range(response: urllib3.BaseHTTPResponse) -> tuple[int, int]:
-    """First byte and size of the whole file, from a 206 answer (RFC 9110, section 14.4)."""
+def _content_range(response: requests.Response) -> tuple[int, int | None]:
+    """First byte and size of the whole file (None: not said), from a 206 answer (RFC 9110, section 14.4)."""
     text = response.headers.get("Content-Range", "")
-    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", text.strip())
+    match = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)", text.strip())
     if not match:
-        raise _Fault(f"found the header Content-Range {text!r}, expected 'bytes <first>-<last>/<size>'")
-    return int(match[1]), int(match[2])
+        raise _Fault(f"found the header Content-Range {printable(text, 60)!r}, expected 'bytes <first>-<last>/<size>'")
+    return int(match[1]), None if match[2] == "*" else int(match[2])
 
 
-def _content_length(response: urllib3.BaseHTTPResponse) -> int:
-    text = response.headers.get("Content-Length", "")
-    if not text.isdigit():
-        raise _Fault("the answer does not say how long the file is (no Content-Length)")
-    return int(text)
-
-
-def _version(response: urllib3.BaseHTTPResponse) -> str | None:
-    return response.headers.get("ETag") or response.headers.get("Last-Modified")
-
-
-def _retry_after(response: urllib3.BaseHTTPResponse) -> float | None:
+def _retry_after(response: requests.Response) -> float | None:
     try:
-        return Retry().get_retry_after(response)
-    except InvalidHeader:
+        return Retry().get_retry_after(response.raw)
+    except (InvalidHeader, ValueError, OverflowError):
         return None
 
 
-def _cause(error: HTTPError) -> str:
-    """What went wrong, in one line: the operating system's words where the cause is its."""
-    link: BaseException | None = error
+def _cause(error: BaseException) -> str:
+    """What went wrong, in one line: the operating system's words where the cause is its, else those of the first."""
+    text, link = str(error), error
     while link is not None:
         if isinstance(link, OSError) and link.strerror:
             return link.strerror
         if isinstance(link, IncompleteRead):
             return "the connection ended within the answer"
-        link = getattr(link, "reason", None) or link.__cause__ or link.__context__
-    text = str(getattr(error, "reason", None) or error)
-    return re.sub(r"^HTTPS?Connection(Pool)?\(.*?\): ", "", text)
+        text = str(link) or text
+        reason = getattr(link, "reason", None)
+        link = (reason if isinstance(reason, BaseException) else None) or link.__cause__ or link.__context__
+    return printable(re.sub(r"^HTTPS?Connection(Pool)?\(.*?\): ", "", text), 200)

@@ -17,15 +17,19 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from functools import partial
+from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit, urlunsplit
 
 from tqdm import tqdm
 
 from lesionseg.common.errors import InputError
 from lesionseg.common.parallel import cores
-from lesionseg.download.archive import LocalFile, Member, RangeFile, extract, read_directory
-from lesionseg.download.http_range import Network, RemoteFile, TransferError
+from lesionseg.common.text import printable
+from lesionseg.download import sums
+from lesionseg.download.archive import LocalFile, Member, Unpacked, extract, read_directory
+from lesionseg.download.http_range import RemoteFile, RetryPolicy, TransferError
 from lesionseg.download.store import Store
 from lesionseg.download.subset import choose
 from lesionseg.formats.manifest import Pair
@@ -73,10 +77,11 @@ SETS: Mapping[str, OfficialSet] = {
 }
 # fmt: on
 
-IMAGE = re.compile(r"(ISIC_\d{7})\.jpg")
-MASK = re.compile(r"(ISIC_\d{7})_segmentation\.png")
+IMAGE = re.compile(r"(ISIC_\d{7})\.jpg", re.IGNORECASE)
+MASK = re.compile(r"(ISIC_\d{7})_segmentation\.png", re.IGNORECASE)
 NOTICES = ("ATTRIBUTION.txt", "LICENSE.txt")
-WHOLE = 64 << 20  # bytes; from a server without ranges, an archive up to this long is fetched whole for a few members
+LONGEST_NOTICE = 1 << 20  # bytes
+MOST_NOTICES = 8  # of an archive
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 log = logging.getLogger(__name__)
@@ -92,34 +97,44 @@ def fetch(
     archives: Path | None,
     work: Path,
     workers: int | None = None,
-    network: Network | None = None,
+    allow_http: bool = False,
+    record: Path | None = None,
+    policy: RetryPolicy | None = None,
     sets: Mapping[str, OfficialSet] = SETS,
 ) -> list[Pair]:
     """Fill `target` with `limit` training pairs (None: all) and the whole of the official `test_set`.
 
     Archives are taken from the folder `archives` where they lie there, else from `base_url` (None: the official
     host, then the older one) with `workers` requests at a time. What was fetched is kept in `work`, and what is
-    missing is fetched by the next call. Raises InputError for archives that are not as they should be, and when
-    something could not be fetched, with what it was and how to go on.
+    missing is fetched by the next call. The SHA-256 of each file is held against the file `record` (see `sums`), or
+    written there when it is new and all has come. Raises InputError for archives that are not as they should be, and
+    when something could not be fetched, with what it was and how to go on.
     """
     if archives is not None and not archives.is_dir():
         raise InputError(
             f"download.archives: {archives}: no such directory, expected one with archives like "
             f"{sets['training'].images.name}.zip; null to fetch them"
         )
-    network = network or Network()
-    connections = workers or network.connections
+    policy = policy or RetryPolicy()
+    connections = workers or policy.connections
+    known = sums.read(record) if record else {}
     needed = {name: sets[name] for name in ("training", test_set) if name != "none"}
     store = Store(work)
     plan, failures = None, []
+    if archives is not None:
+        _say_what_is_not_at_hand(archives, needed.values())
     try:
         for host in [base_url] if base_url else HOSTS:
             try:
-                places = _Places(archives, host, base_url is None, store, network)
-                plan = _plan(places.open_all(needed, limit), limit, seed, sets)
+                places = _Places(archives, host, base_url is None, policy, allow_http)
+                plan = _plan(places.open_all(needed), limit, seed, sets)
                 damaged = _fill(store, plan, connections)
                 if not damaged:
-                    return _place(target, store, plan)
+                    found = _verified(store, plan, known, record)
+                    pairs = _place(target, store, plan, found)
+                    if record:
+                        _record(record, plan, found)
+                    return pairs
                 failures += damaged
             except TransferError as error:
                 failures.append(str(error))
@@ -135,9 +150,18 @@ class _Source:
     """An archive that is open, with its directory."""
 
     archive: Archive
-    file: RangeFile
+    file: LocalFile | RemoteFile | Unpacked
     members: Sequence[Member]
-    at_hand: bool  # lies in the user's folder
+
+    @property
+    def at_hand(self) -> bool:
+        """Whether it lies in the user's folder."""
+        return not isinstance(self.file, RemoteFile)
+
+    @property
+    def genuine(self) -> bool:
+        """Whether it is as long as the archive that was published."""
+        return not isinstance(self.file, Unpacked) and self.file.size == self.archive.size
 
 
 @dataclass(frozen=True)
@@ -155,54 +179,69 @@ class _Places:
     archives: Path | None
     host: str
     official: bool  # the host must serve the archives that were published
-    store: Store
-    network: Network
+    policy: RetryPolicy
+    allow_http: bool
 
-    def open_all(self, subsets: Mapping[str, OfficialSet], limit: int | None) -> dict[str, tuple[_Source, _Source]]:
+    def open_all(self, subsets: Mapping[str, OfficialSet]) -> dict[str, tuple[_Source, _Source]]:
         """(images, masks) of each subset, open. Raises TransferError, and InputError for all that are no archives."""
         opened, problems = {}, []
         for subset, needed in subsets.items():
-            every = limit is None or subset != "training"
             sources = []
             for archive in (needed.images, needed.masks):
                 try:
-                    sources.append(self.open(archive, every))
+                    sources.append(self.open(archive))
                 except InputError as error:
                     problems += error.problems
             opened[subset] = tuple(sources)
         if problems:
-            self.store.clear_whole()  # what a server without ranges sent may be no archive at all
             raise InputError(problems)
         return opened
 
-    def open(self, archive: Archive, every: bool) -> _Source:
-        """The archive, of which `every` pair or only some are wanted."""
-        path = self.archives / f"{archive.name}.zip" if self.archives else None
-        at_hand = path is not None and path.is_file()
-        file = _open_local(archive, path) if at_hand else self._open_remote(archive, every)
-        return _Source(archive, file, read_directory(file, _title(file)), at_hand)
+    def open(self, archive: Archive) -> _Source:
+        path = _at_hand(self.archives, archive) if self.archives else None
+        if path and path.is_dir():
+            unpacked = Unpacked(path)
+            return _Source(archive, unpacked, unpacked.members(lambda name: _is_sample(name) or name in NOTICES))
+        file = _open_local(archive, path) if path else self._open_remote(archive)
+        return _Source(archive, file, read_directory(file, str(file)))
 
-    def _open_remote(self, archive: Archive, every: bool) -> RangeFile:
-        """By byte range; by way of the disk when the server has no ranges and that is bearable."""
-        file = RemoteFile(f"{self.host.rstrip('/')}/{archive.name}.zip", self.network)
+    def _open_remote(self, archive: Archive) -> RemoteFile:
+        host = urlsplit(self.host)  # a query, such as a signature, stays behind the path
+        path = f"{host.path.rstrip('/')}/{archive.name}.zip"
+        file = RemoteFile(urlunsplit(host._replace(path=path)), self.policy, allow_http=self.allow_http)
         if self.official and file.size != archive.size:
             raise TransferError(
-                f"{file.url}: found {file.size} bytes, expected {archive.size}: not the archive that was published; "
+                f"{file}: found {file.size} bytes, expected {archive.size}: not the archive that was published; "
                 "name the host in download.base_url to take it all the same"
             )
-        if file.ranges:
-            return file
-        if not every and file.size > WHOLE:
-            raise TransferError(
-                f"{file.url}: the server ignores byte ranges, so single files cannot be fetched from the archive's "
-                f"{file.size} bytes; set download.limit to null to fetch it whole"
-            )
-        path = self.store.whole(archive.name, file)
-        if not path.is_file():
-            _require_space(self.store.folder, file.size)
-            with tqdm(total=file.size, desc=f"fetch {archive.name}", unit="B", unit_scale=True, disable=None) as bar:
-                file.save(path, bar.update)
-        return _open_local(archive, path)
+        return file
+
+
+def _at_hand(folder: Path, archive: Archive) -> Path | None:
+    """The archive, or what became of it when unpacked, in the user's folder; also as "<name> (1).zip" of a browser."""
+    pattern = re.compile(rf"{re.escape(archive.name)}( ?\(\d+\)|[-_ ]\d|[-_ ]copy)?(\.zip)?", re.IGNORECASE)
+    found = [path for path in folder.iterdir() if pattern.fullmatch(path.name)]
+    found = [path for path in found if path.is_dir() or path.suffix.lower() == ".zip"]
+
+    def fitness(path: Path) -> tuple:
+        genuine = path.is_file() and path.stat().st_size == archive.size
+        return not genuine, path.is_dir(), path.name != f"{archive.name}.zip", path.name
+
+    return min(found, key=fitness, default=None)
+
+
+def _say_what_is_not_at_hand(folder: Path, needed: Iterable[OfficialSet]) -> None:
+    """One line before a fetch that may take hours: perhaps the archives lie elsewhere, or under another name."""
+    archives = [archive for pair in needed for archive in (pair.images, pair.masks)]
+    if absent := [archive for archive in archives if not _at_hand(folder, archive)]:
+        listed = ", ".join(f"{archive.name}.zip ({archive.size:,} bytes)" for archive in absent)
+        there = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+        shown = printable(", ".join(there[:10]) + (", …" if len(there) > 10 else ""), 500) or "nothing"
+        log.warning("download.archives: %s has not %s, which is fetched; it has %s", folder, listed, shown)
+
+
+def _is_sample(name: str) -> re.Match | None:
+    return IMAGE.fullmatch(name) or MASK.fullmatch(name)
 
 
 def _open_local(archive: Archive, path: Path) -> LocalFile:
@@ -235,7 +274,7 @@ def _plan(
     problems, pairs, parts, seen = [], [], [], set()
     for subset, (images, masks) in opened.items():
         image, mask = _by_id(images, IMAGE), _by_id(masks, MASK)
-        titles = _title(images.file), _title(masks.file)
+        titles = str(images.file), str(masks.file)
         matched = image.keys() & mask.keys()
         for name in sorted(image.keys() - mask.keys()):
             problems.append(f"{titles[0]}: image {name} has no mask in {titles[1]}")
@@ -243,8 +282,7 @@ def _plan(
             problems.append(f"{titles[1]}: mask {name} has no image in {titles[0]}")
         if not image and not mask:
             problems.append(f"{titles[0]}: holds no ISIC_#######.jpg")
-        genuine = images.file.size == images.archive.size
-        if genuine and len(matched) != sets[subset].pairs:
+        if images.genuine and len(matched) != sets[subset].pairs:
             problems.append(f"{titles[0]}: found {len(matched)} pairs, expected {sets[subset].pairs}")
         problems += [f"{titles[0]}: {name} is in another set too" for name in sorted(matched & seen)]
         seen |= matched
@@ -263,10 +301,11 @@ def _by_id(source: _Source, pattern: re.Pattern) -> dict[str, Member]:
     """The samples among the members, by id; whatever else lies in the archive is passed over."""
     found, problems = {}, []
     for member in source.members:
-        if match := pattern.fullmatch(PurePosixPath(member.name).name):
-            if match[1] in found:
-                problems.append(f"{_title(source.file)}: {found[match[1]].name} and {member.name} have the same id")
-            found[match[1]] = member
+        if match := pattern.fullmatch(member.file_name):
+            name = match[1].upper()
+            if name in found:
+                problems.append(f"{source.file}: {found[name].name!r} and {member.name!r} have the same id")
+            found[name] = member
     if problems:
         raise InputError(problems)
     return found
@@ -276,10 +315,9 @@ def _notices(source: _Source) -> list[Member]:
     """Attribution and licence; each text once, should it lie in several folders."""
     found = {}
     for member in source.members:
-        name = PurePosixPath(member.name).name
-        if name in NOTICES:
-            found.setdefault((name, member.crc), member)
-    return list(found.values())
+        if member.file_name in NOTICES and member.size <= LONGEST_NOTICE:
+            found.setdefault((member.file_name, member.crc), member)
+    return list(found.values())[:MOST_NOTICES]
 
 
 def _fill(store: Store, plan: _Wanted, connections: int) -> list[str]:
@@ -296,30 +334,62 @@ def _fill(store: Store, plan: _Wanted, connections: int) -> list[str]:
                 bar.update(count)
 
         for source, members in missing:
-            wrong = extract(
-                source.file,
-                members,
-                lambda member, archive=source.archive.name: store.path(archive, member),
-                connections=connections if isinstance(source.file, RemoteFile) else cores(),
-                progress=progress,
-            )
-            damaged += [f"{_title(source.file)}: {member.name}: {problem}" for member, problem in wrong.items()]
+            path_of = partial(store.path, source.archive.name)
+            if isinstance(source.file, Unpacked):
+                wrong = source.file.copy(members, path_of, progress)
+            else:
+                parallel = cores() if source.at_hand else connections
+                wrong = extract(source.file, members, path_of, connections=parallel, progress=progress)
+            damaged += [f"{source.file}: {member.name!r}: {problem}" for member, problem in wrong.items()]
     return damaged
 
 
-def _place(target: Path, store: Store, plan: _Wanted) -> list[Pair]:
+def _verified(store: Store, plan: _Wanted, known: Mapping[str, str], record: Path | None) -> dict[str, str]:
+    """The SHA-256 of every wanted file, by `<archive>/<file>`. Raises InputError for those that are not as recorded."""
+    wanted = [(source, member) for source, members in plan.parts for member in members]
+
+    def digest(item: tuple[_Source, Member]) -> str:
+        return _sha256(store.path(item[0].archive.name, item[1]))
+
+    found, problems = {}, []
+    with ThreadPoolExecutor(cores()) as threads:
+        for (source, member), value in zip(wanted, threads.map(digest, wanted), strict=True):
+            name = f"{source.archive.name}/{member.file_name}"
+            if value != known.get(name, value):
+                store.path(source.archive.name, member).unlink()
+                problems.append(
+                    f"{source.file}: {member.name!r}: found SHA-256 {value}, expected {known[name]} as recorded in "
+                    f"{record}: not the file that was fetched before; take it from another server, or, where those who "
+                    "publish the data set changed it, remove its line"
+                )
+            found[name] = value
+    if problems:
+        raise InputError(problems)
+    return found
+
+
+def _record(path: Path, plan: _Wanted, found: Mapping[str, str]) -> None:
+    """Write down the sums of what came from archives as long as those published."""
+    genuine = {source.archive.name for source, _ in plan.parts if source.genuine}
+    if number := sums.add(path, {name: value for name, value in found.items() if name.split("/")[0] in genuine}):
+        log.warning(
+            "%s: the SHA-256 of %d files are new; commit it, so that they are held against it from now on", path, number
+        )
+
+
+def _place(target: Path, store: Store, plan: _Wanted, digests: Mapping[str, str]) -> list[Pair]:
     """Put the pairs into `target`, and clear from the store what costs nothing to get again."""
     for name in ("images", "masks"):
         (target / name).mkdir(parents=True, exist_ok=True)
 
     def place(pair: tuple) -> Pair:
-        subset, name, image, mask = pair
+        subset, name, *taken = pair
         paths = (f"images/{name}.jpg", f"masks/{name}_segmentation.png")
-        for path, (archive, member) in zip(paths, (image, mask), strict=True):
+        for path, (archive, member) in zip(paths, taken, strict=True):
             _link(store.path(archive.name, member), target / path)
         width, height = oriented_size(target / paths[0]) or (None, None)
-        sums = (_sha256(target / path) for path in paths)
-        return Pair(name, *paths, width, height, *sums, subset, "isic2018")
+        found = (digests[f"{archive.name}/{member.file_name}"] for archive, member in taken)
+        return Pair(name, *paths, width, height, *found, subset, "isic2018")
 
     with ThreadPoolExecutor(cores()) as threads:
         pairs = sorted(threads.map(place, plan.pairs), key=lambda pair: pair.id)
@@ -328,7 +398,6 @@ def _place(target: Path, store: Store, plan: _Wanted) -> list[Pair]:
         if source.at_hand:
             for member in members:
                 store.path(source.archive.name, member).unlink()
-    store.clear_whole()
     return pairs
 
 
@@ -339,7 +408,7 @@ def _write_notices(target: Path, store: Store, plan: _Wanted) -> None:
         for source, members in plan.parts:
             archive = source.archive.name
             for member in members:
-                if PurePosixPath(member.name).name == name:
+                if member.file_name == name:
                     texts.setdefault(store.path(archive, member).read_bytes(), []).append(archive)
         if len(texts) == 1:
             (target / name).write_bytes(next(iter(texts)))
@@ -367,10 +436,10 @@ def _advice(store: Store, plan: _Wanted | None, needed: Iterable[OfficialSet]) -
     """What is there, what is not, and how to go on."""
     lines = []
     for source, members in plan.parts if plan else ():
-        absent = [member.name for member in members if not store.path(source.archive.name, member).is_file()]
+        absent = [member.file_name for member in members if not store.path(source.archive.name, member).is_file()]
         here = f"{source.archive.name}.zip: {len(members) - len(absent)} of {len(members)} files are fetched"
         if absent:
-            names = [PurePosixPath(name).name for name in absent[:5]]
+            names = absent[:5]
             lines.append(f"{here}; {len(absent)} are not: {', '.join(names)}{', …' if len(absent) > 5 else ''}")
         else:
             lines.append(here)
@@ -383,10 +452,6 @@ def _advice(store: Store, plan: _Wanted | None, needed: Iterable[OfficialSet]) -
 
 def _packed(parts: Iterable[tuple[_Source, Sequence[Member]]]) -> int:
     return sum(member.packed for _, members in parts for member in members)
-
-
-def _title(file: RangeFile) -> str:
-    return file.url if isinstance(file, RemoteFile) else str(file)
 
 
 def _sha256(path: Path) -> str:

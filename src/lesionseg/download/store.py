@@ -1,13 +1,11 @@
 """Verified members of archives on the disk, kept from one run to the next."""
 
-import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 from lesionseg.common.parallel import cores
 from lesionseg.download.archive import Member, crc32
-from lesionseg.download.http_range import RemoteFile
 
 
 class Store:
@@ -23,7 +21,7 @@ class Store:
             leftover.unlink(missing_ok=True)
 
     def path(self, archive: str, member: Member) -> Path:
-        name = PurePosixPath(member.name)
+        name = PurePosixPath(member.file_name)
         return self.folder / archive / f"{name.stem}.{member.crc:08x}{name.suffix}"
 
     def holds(self, archive: str, member: Member) -> bool:
@@ -35,12 +33,3 @@ class Store:
         with ThreadPoolExecutor(cores()) as threads:
             held = threads.map(lambda member: self.holds(archive, member), members)
             return [member for member, here in zip(members, held, strict=True) if not here]
-
-    def whole(self, archive: str, file: RemoteFile) -> Path:
-        """Where this version of a whole archive lies while its members are taken."""
-        version = zlib.crc32(f"{file.size} {file.version}".encode())
-        return self.folder / archive / f"whole.{version:08x}.zip"
-
-    def clear_whole(self) -> None:
-        for path in self.folder.glob("*/whole.*.zip"):
-            path.unlink()

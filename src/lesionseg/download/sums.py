@@ -1,0 +1,45 @@
+"""The SHA-256 of every file taken from the official archives, in git: what came once is what must come ever after.
+
+An archive's own directory holds CRC-32 sums, which are against accidents and not against a server that means harm. The
+challenge publishes no sums of single files, so these are written down when all files of a fetch have arrived and
+agree with their archive, and are held against every later fetch, on any machine and from any server. Lines are as
+sha256sum writes them: `<64 hex digits>  <archive>/<file>`, sorted, so that a change is seen in review.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from lesionseg.common.errors import InputError
+from lesionseg.common.files import atomic
+
+_LINE = re.compile(r"([0-9a-f]{64})  (\S+)")
+
+
+def read(path: Path) -> dict[str, str]:
+    """The SHA-256, in hexadecimal, by `<archive>/<file>`; nothing where there is no such file. Raises InputError."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return {}
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not UTF-8 text; restore it (git checkout {path})") from None
+    matches = [_LINE.fullmatch(line) for line in lines]
+    if problems := [
+        f"{path}: line {number}: expected '<64 hex digits>  <archive>/<file>'; restore it (git checkout {path})"
+        for number, match in enumerate(matches, 1)
+        if not match
+    ]:
+        raise InputError(problems)
+    return {match[2]: match[1] for match in matches}
+
+
+def add(path: Path, found: Mapping[str, str]) -> int:
+    """Write down those of the sums `found` that are not there yet; return their number."""
+    known = read(path)
+    if new := found.keys() - known.keys():
+        lines = sorted(f"{digest}  {name}" for name, digest in {**found, **known}.items())
+        lines.sort(key=lambda line: line[66:])
+        with atomic(path) as temporary:
+            temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return len(new)
