@@ -9,7 +9,6 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,6 +18,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from lesionseg.common.errors import InputError
+from lesionseg.common.parallel import ordered_map
 from lesionseg.download import labels as mask_labels
 from lesionseg.download.labels import Labels
 from lesionseg.download.layout import Layout, Located, counted, find
@@ -63,9 +63,8 @@ def fetch(
         if path.stem.lower() in NOTICES and path.is_file() and _inside(path, folder):
             _copy(path, target / path.name)
             passed_over -= Counter([path.suffix.lower() or "without extension"])
-    with ThreadPoolExecutor(workers) as threads:
-        copies = threads.map(lambda name: _copy_pair(target, name, layout.pairs[name], labels), chosen)
-        copied = list(tqdm(copies, "copy", len(chosen), unit="pair", disable=None))
+    copies = ordered_map(lambda name: _copy_pair(target, name, layout.pairs[name], labels), chosen, workers)
+    copied = list(tqdm(copies, "copy", len(chosen), unit="pair", disable=None))
     if problems := [copy.problem for copy in copied if copy.problem]:
         raise InputError(problems)
     within = set(chosen)

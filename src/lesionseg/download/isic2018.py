@@ -15,7 +15,6 @@ import re
 import shutil
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +24,7 @@ from urllib.parse import urlsplit, urlunsplit
 from tqdm import tqdm
 
 from lesionseg.common.errors import InputError
-from lesionseg.common.parallel import cores
+from lesionseg.common.parallel import cores, ordered_map
 from lesionseg.common.text import printable
 from lesionseg.download import sums
 from lesionseg.download.archive import LocalFile, Member, Unpacked, extract, read_directory
@@ -391,8 +390,7 @@ def _place(target: Path, store: Store, plan: _Wanted, digests: Mapping[str, str]
         found = (digests[f"{archive.name}/{member.file_name}"] for archive, member in taken)
         return Pair(name, *paths, width, height, *found, subset, "isic2018")
 
-    with ThreadPoolExecutor(cores()) as threads:
-        pairs = sorted(threads.map(place, plan.pairs), key=lambda pair: pair.id)
+    pairs = sorted(ordered_map(place, plan.pairs, cores()), key=lambda pair: pair.id)
     _write_notices(target, store, plan)
     for source, members in plan.parts:
         if source.at_hand:

@@ -1,10 +1,9 @@
 """Verified members of archives on the disk, kept from one run to the next."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
-from lesionseg.common.parallel import cores
+from lesionseg.common.parallel import cores, ordered_map
 from lesionseg.download.archive import Member, crc32
 
 
@@ -30,6 +29,5 @@ class Store:
 
     def missing(self, archive: str, members: Sequence[Member]) -> list[Member]:
         """Those of `members` that are not here, whole and unchanged."""
-        with ThreadPoolExecutor(cores()) as threads:
-            held = threads.map(lambda member: self.holds(archive, member), members)
-            return [member for member, here in zip(members, held, strict=True) if not here]
+        held = ordered_map(lambda member: self.holds(archive, member), members, cores())
+        return [member for member, here in zip(members, held, strict=True) if not here]

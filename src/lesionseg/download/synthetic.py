@@ -2,10 +2,7 @@
 
 import hashlib
 import io
-import signal
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
@@ -14,9 +11,14 @@ from PIL import Image
 from tqdm import tqdm
 
 from lesionseg.common.errors import InputError
+from lesionseg.common.parallel import ordered_process_map
 from lesionseg.download.dermoscopy import draw
 from lesionseg.download.subset import choose
 from lesionseg.formats.manifest import Pair
+
+# Several processes draw; OpenCV's own threads in each would only fight for the cores. It is a setting of the whole
+# process, made where the module is imported.
+cv2.setNumThreads(0)
 
 JPEG_QUALITY = 90
 WORTH_PROCESSES = 24  # fewer images are drawn before a second process has started
@@ -37,23 +39,14 @@ def fetch(target: Path, *, count: int, limit: int | None, seed: int, workers: in
     for name in ("images", "masks"):
         (target / name).mkdir()
     job = partial(_draw_pair, target, seed)
-    if workers > 1 and len(chosen) >= WORTH_PROCESSES:
-        # spawn: a forked child may inherit a lock that a thread of the parent (torch's, a test's) holds
-        with ProcessPoolExecutor(min(workers, len(chosen)), get_context("spawn"), _start_worker) as processes:
-            drawn = processes.map(job, chosen, map(numbers.get, chosen), chunksize=4)
-            return list(tqdm(drawn, "draw", len(chosen), unit="pair", disable=None))
-    drawn = map(job, chosen, map(numbers.get, chosen))
+    workers = workers if len(chosen) >= WORTH_PROCESSES else 1
+    drawn = ordered_process_map(job, [(name, numbers[name]) for name in chosen], workers)
     return list(tqdm(drawn, "draw", len(chosen), unit="pair", disable=None))
 
 
-def _start_worker() -> None:
-    """Set up a process: it draws on one core, and leaves Ctrl-C to its parent."""
-    cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _draw_pair(target: Path, seed: int, name: str, number: int) -> Pair:
-    """Draw, encode and write one pair."""
+def _draw_pair(target: Path, seed: int, drawn: tuple[str, int]) -> Pair:
+    """Draw, encode and write the pair of this name and number."""
+    name, number = drawn
     image, mask = draw(seed, number)
     height, width = mask.shape
     image_file, mask_file = f"images/{name}.jpg", f"masks/{name}_segmentation.png"
