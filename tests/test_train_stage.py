@@ -1,5 +1,6 @@
 """stages/train.py as DVC runs it, in a directory of its own."""
 
+import json
 import os
 import signal
 import subprocess
@@ -63,8 +64,8 @@ def finish(folder: Path, **environment: str) -> tuple[int, str, str]:
 
 
 def outputs(folder: Path) -> dict[str, bytes]:
-    model = folder / "models/unet"
-    return {str(path.relative_to(model)): path.read_bytes() for path in sorted(model.rglob("*")) if path.is_file()}
+    files = [path for name in ("models", "plots", "metrics") for path in sorted((folder / name).rglob("*"))]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files if path.is_file()}
 
 
 def wait_for(condition, stage: subprocess.Popen) -> None:
@@ -75,25 +76,25 @@ def wait_for(condition, stage: subprocess.Popen) -> None:
         time.sleep(0.005)
 
 
-def test_it_writes_weights_history_and_live_files_and_resumes_to_the_same(tmp_path):
+def test_it_writes_weights_history_and_metrics_and_resumes_to_the_same(tmp_path):
     """One whole run; the same interrupted by Ctrl-C, then killed, then finished."""
     whole = workspace(tmp_path / "whole", epochs=30)
     code, output, errors = finish(whole)
     assert (code, errors) == (0, "")
     assert "images/s" in output
-    history = read_csv(whole / "models/unet/history.csv")
+    history = read_csv(whole / "plots/history.csv")
     expected = "epoch train_loss train_dice train_iou val_loss val_dice val_iou learning_rate"
     assert " ".join(history[0]) == expected
     assert [int(row["epoch"]) for row in history] == list(range(1, 31))
-    model, metadata = weights.load(whole / "models/unet/weights.safetensors")
+    model, metadata = weights.load(whole / "models/segmentation/weights.safetensors")
     kept = {"network": "unet", "base_width": 2, "members": 1, "keep": "last", "epoch": 30, "image_size": 32}
     kept |= {"average": False, "precision": metadata["precision"], "device": describe_device(torch.device("cpu"))}
     assert metadata["precision"] in ("bfloat16", "float32")
     recipe = yaml.safe_load((whole / "params.yaml").read_text())["train"]
     assert metadata == kept | {f"train.{name}": value for name, value in recipe.items()}
     assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 1, 32, 32)
-    live = (whole / "models/unet/live/plots/metrics/val/dice.tsv").read_text().splitlines()
-    assert [float(line.split("\t")[1]) for line in live[1:]] == [float(row["val_dice"]) for row in history]
+    last = {name: float(history[-1][name]) for name in ("train_loss", "val_loss", "val_dice")}
+    assert json.loads((whole / "metrics/training.json").read_text()) == {"epoch": 30} | last
     assert not list((whole / ".cache/train").glob("*")) if (whole / ".cache/train").exists() else True
     assert not (whole / "dvc.yaml").exists()
 
@@ -104,7 +105,8 @@ def test_it_writes_weights_history_and_live_files_and_resumes_to_the_same(tmp_pa
     _, errors = stage.communicate(timeout=100)
     assert stage.returncode == 130
     assert errors.strip().splitlines()[-1].startswith("train: interrupted; `dvc repro`")
-    assert "weights.safetensors" not in outputs(stopped)
+    assert "models/segmentation/weights.safetensors" not in outputs(stopped)
+    assert read_csv(stopped / "plots/history.csv"), "the epochs done show while it runs"
 
     stage = start(stopped)
     resumed = []
@@ -136,9 +138,9 @@ def test_the_parameters_reach_the_training(tmp_path):
     code, output, errors = finish(folder)
     assert (code, errors) == (0, "")
     assert ", float32" in output
-    metadata = weights.load(folder / "models/unet/weights.safetensors")[1]
+    metadata = weights.load(folder / "models/segmentation/weights.safetensors")[1]
     assert (metadata["keep"], metadata["average"], metadata["precision"]) == ("best", True, "float32")
-    history = read_csv(folder / "models/unet/history.csv")
+    history = read_csv(folder / "plots/history.csv")
     assert float(history[0]["learning_rate"]) < 1e-3
     assert 0 < float(history[0]["train_loss"]) < 1  # Tversky alone, where BCE + Dice starts above 1
 
@@ -206,19 +208,19 @@ def test_members_are_trainings_of_their_own_and_resume_as_one(tmp_path, monkeypa
     def trained(name: str, **changes) -> Path:
         monkeypatch.chdir(workspace(tmp_path / name, epochs=2, **changes))
         stage.main()
-        return tmp_path / name / "models/unet"
+        return tmp_path / name
 
     both, alone = trained("both", seed=3, members=2), trained("alone", seed=4)
-    ensemble, metadata = weights.load(both / "weights.safetensors")
-    single, _ = weights.load(alone / "weights.safetensors")
+    ensemble, metadata = weights.load(both / "models/segmentation/weights.safetensors")
+    single, _ = weights.load(alone / "models/segmentation/weights.safetensors")
     assert metadata["members"] == 2
     assert metadata["epoch"] == "2, 2"
     second = ensemble.members[1].state_dict()
     assert all(torch.equal(value, second[name]) for name, value in single.state_dict().items())
-    rows, mean = read_csv(both / "members.csv"), read_csv(both / "history.csv")
+    rows, mean = read_csv(both / "models/segmentation/members.csv"), read_csv(both / "plots/history.csv")
     assert [(row["member"], row["epoch"]) for row in rows] == [("1", "1"), ("1", "2"), ("2", "1"), ("2", "2")]
     assert [row.pop("member") for row in rows[2:]] == ["2", "2"]
-    assert rows[2:] == read_csv(alone / "history.csv")
+    assert rows[2:] == read_csv(alone / "plots/history.csv")
     losses = [float(row["train_loss"]) for row in rows]
     assert [float(row["train_loss"]) for row in mean] == [(losses[0] + losses[2]) / 2, (losses[1] + losses[3]) / 2]
 
@@ -262,7 +264,7 @@ def test_two_processes_through_the_stage_and_through_torchrun(tmp_path):
         capture_output=True,
     )
     assert outputs(torchrun) == outputs(launched)
-    rows = [read_csv(folder / "models/unet/history.csv") for folder in (one, launched)]
+    rows = [read_csv(folder / "plots/history.csv") for folder in (one, launched)]
     for single, shared in zip(*rows, strict=True):
         assert float(shared["val_dice"]) == pytest.approx(float(single["val_dice"]), abs=0.02)
 

@@ -21,7 +21,7 @@ from typing import Protocol
 
 from lesionseg.common.errors import InputError
 from lesionseg.common.files import atomic
-from lesionseg.common.parallel import cores
+from lesionseg.common.parallel import cores, ordered_map
 from lesionseg.download.http_range import CHUNK, Cancelled
 
 TAIL = (1 << 16) + 22 + 20 + 56  # longest comment, end record, zip64 locator and zip64 end record
@@ -156,12 +156,10 @@ class Unpacked:
     def members(self, wanted: Callable[[str], object]) -> list[Member]:
         """The files whose names are `wanted`, read once for their sums; links are passed over."""
         paths = [path for path in sorted(self.path.rglob("*")) if wanted(path.name) and not path.is_symlink()]
-        with ThreadPoolExecutor(cores()) as threads:
-            sums = threads.map(crc32, paths)
-            return [
-                Member(path.relative_to(self.path).as_posix(), b"", 0, 0, *(2 * [path.stat().st_size]), crc, False)
-                for path, crc in zip(paths, sums, strict=True)
-            ]
+        return [
+            Member(path.relative_to(self.path).as_posix(), b"", 0, 0, *(2 * [path.stat().st_size]), crc, False)
+            for path, crc in zip(paths, ordered_map(crc32, paths, cores()), strict=True)
+        ]
 
     def copy(
         self, members: Iterable[Member], path_of: Callable[[Member], Path], progress: Callable[[int], None]

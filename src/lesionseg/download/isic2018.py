@@ -351,17 +351,16 @@ def _verified(store: Store, plan: _Wanted, known: Mapping[str, str], record: Pat
         return _sha256(store.path(item[0].archive.name, item[1]))
 
     found, problems = {}, []
-    with ThreadPoolExecutor(cores()) as threads:
-        for (source, member), value in zip(wanted, threads.map(digest, wanted), strict=True):
-            name = f"{source.archive.name}/{member.file_name}"
-            if value != known.get(name, value):
-                store.path(source.archive.name, member).unlink()
-                problems.append(
-                    f"{source.file}: {member.name!r}: found SHA-256 {value}, expected {known[name]} as recorded in "
-                    f"{record}: not the file that was fetched before; take it from another server, or, where those who "
-                    "publish the data set changed it, remove its line"
-                )
-            found[name] = value
+    for (source, member), value in zip(wanted, ordered_map(digest, wanted, cores()), strict=True):
+        name = f"{source.archive.name}/{member.file_name}"
+        if value != known.get(name, value):
+            store.path(source.archive.name, member).unlink()
+            problems.append(
+                f"{source.file}: {member.name!r}: found SHA-256 {value}, expected {known[name]} as recorded in "
+                f"{record}: not the file that was fetched before; take it from another server, or, where those who "
+                "publish the data set changed it, remove its line"
+            )
+        found[name] = value
     if problems:
         raise InputError(problems)
     return found
