@@ -8,6 +8,8 @@ PROFILES := $(notdir $(basename $(wildcard profiles/*.txt)))
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
+# DVC's own place, /var/tmp/dvc, may be written by everyone on the machine, and what lies there is unpickled.
+export DVC_SITE_CACHE_DIR ?= $(HOME)/.cache/lesionseg-dvc
 unexport PYTHONHOME PYTHONPATH
 
 .DEFAULT_GOAL := help
@@ -17,6 +19,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 env: $(INSTALLED) ## make .venv with the pinned requirements
+	@install -d -m 700 "$$DVC_SITE_CACHE_DIR"
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

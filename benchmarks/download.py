@@ -1,4 +1,4 @@
-"""Requests, bytes and time of the official source: chosen members, every member, or whole archives.
+"""Requests, bytes and time of the official source: chosen members, or every member.
 
     python benchmarks/download.py [--scale 1/32] [--latency 0.05]
 
@@ -25,11 +25,7 @@ from lesionseg.download.http_range import RetryPolicy
 from loopback import Fault, Request, Server
 
 TRAINING = isic2018.SETS["training"]
-WAYS = {  # (limit, does the server answer ranges?)
-    "500 pairs, by member": (500, True),
-    "2,594 pairs, by member": (None, True),
-    "2,594 pairs, whole archives": (None, False),
-}
+WAYS = {"500 pairs": 500, "2,594 pairs": None}  # download.limit
 
 
 def build(folder: Path, scale: Fraction) -> dict[str, Path]:
@@ -51,19 +47,17 @@ def build(folder: Path, scale: Fraction) -> dict[str, Path]:
     return files
 
 
-def measure(files: dict[str, Path], limit: int | None, ranges: bool, latency: float, reset: bool) -> dict[str, float]:
+def measure(files: dict[str, Path], limit: int | None, latency: float, reset: bool) -> dict[str, float]:
     """Fetch into an empty store and count."""
     half = sum(path.stat().st_size for path in files.values()) * (1 if limit is None else limit / TRAINING.pairs) / 2
     broken = False
 
     def fault(request: Request, index: int) -> Fault:
         nonlocal broken
-        cut = None
-        if reset and not broken and not ranges and index and request.range is None:
-            broken, cut = True, int(half)
-        elif reset and not broken and ranges and server.sent > half:
-            broken, cut = True, (request.range[1] - request.range[0]) // 2
-        return Fault(ignore_range=not ranges, cut=cut, reset=cut is not None)
+        if not reset or broken or server.sent <= half:
+            return Fault()
+        broken = True
+        return Fault(cut=(request.range[1] - request.range[0]) // 2, reset=True)
 
     with tempfile.TemporaryDirectory() as folder, Server(files, fault) as server:
         server.latency = latency
@@ -82,9 +76,7 @@ def measure(files: dict[str, Path], limit: int | None, ranges: bool, latency: fl
         )
         seconds = time.perf_counter() - begun
         assert broken == reset
-        # a server without ranges begins to send the file to whoever asks for its first byte, and is hung up on
-        sent = sum(request.sent for request in server.requests if ranges or request.range is None)
-        return {"requests": len(server.requests), "bytes": sent, "s": seconds}
+        return {"requests": len(server.requests), "bytes": server.sent, "s": seconds}
 
 
 def main() -> None:
@@ -99,9 +91,9 @@ def main() -> None:
         total = sum(path.stat().st_size for path in files.values())
         print(f"archives: {total:,} bytes (scale {arguments.scale}), latency {arguments.latency * 1000:.0f} ms")
         print(f"{'':28} {'requests':>8} {'bytes':>13} {'share':>7} {'seconds':>8} {'with a reset':>13}")
-        for name, (limit, ranges) in WAYS.items():
-            plain = measure(files, limit, ranges, arguments.latency, reset=False)
-            broken = measure(files, limit, ranges, arguments.latency, reset=True)
+        for name, limit in WAYS.items():
+            plain = measure(files, limit, arguments.latency, reset=False)
+            broken = measure(files, limit, arguments.latency, reset=True)
             print(
                 f"{name:28} {plain['requests']:8,} {plain['bytes']:13,} {plain['bytes'] / total:7.2%} "
                 f"{plain['s']:8.1f} {broken['bytes'] / total:13.2%}"

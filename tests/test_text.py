@@ -1,6 +1,7 @@
 """Names from strangers stay names: in files, tables, charts, Markdown, on a terminal."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -9,9 +10,12 @@ from pathlib import Path
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 from lesionseg.common.errors import InputError
 from lesionseg.common.text import LONGEST_ID, LONGEST_MESSAGE, id_problem, markdown, printable
+from lesionseg.download import folder
+from lesionseg.formats import manifest
 from lesionseg.visualize import style
 
 ROOT = Path(__file__).parents[1]
@@ -55,7 +59,7 @@ def test_names_that_people_have_are_ids(name):
         ("../a", "begins with '.'"),
         ("a/b\\c", r"has / \\ in it"),
         (" a", "space"),
-        ("é" * 76, f"152 bytes long, expected at most {LONGEST_ID}"),
+        ("é" * 101, f"202 bytes long, expected at most {LONGEST_ID}"),
     ],
 )
 def test_names_that_could_be_taken_for_something_else_are_refused(name, problem):
@@ -113,3 +117,30 @@ def test_a_profile_that_is_not_there_is_refused_before_anything_runs(tmp_path, n
     assert said.returncode == 2
     assert said.stdout == "make exp: name one with PROFILE=: isic2018 tiny\n"
     assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("name", ["=HYPERLINK(1)", "a|b", "-rf"])
+def test_such_names_come_in_at_no_door(tmp_path, name):
+    for file in (f"{name}.png", f"{name}_mask.png"):
+        Image.new("L", (8, 8)).save(tmp_path / file)
+    with pytest.raises(InputError, match=r"its name (begins with|has)"):
+        folder.find(tmp_path)
+    pair = manifest.Pair(name, "a", "b", 8, 8, "0", "0", "training", "folder")
+    manifest.write(tmp_path, [pair])
+    with pytest.raises(InputError, match=r"line 2: the id .* (begins with|has)"):
+        manifest.read(tmp_path)
+
+
+def test_make_gives_dvc_an_index_cache_of_its_own(tmp_path):
+    """DVC's own, in /var/tmp, is written by everyone and unpickled."""
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    (tmp_path / ".venv/bin/dvc").write_text('#!/bin/sh\necho "$DVC_SITE_CACHE_DIR"\n')
+    (tmp_path / ".venv/bin/dvc").chmod(0o755)
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        (tmp_path / name).write_text((ROOT / name).read_text(encoding="utf-8"))
+    (tmp_path / ".venv/.installed").touch()
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    said = subprocess.run(["make", "repro"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    place = Path(said.stdout.splitlines()[-1])
+    assert place == tmp_path / ".cache/lesionseg-dvc"
+    assert place.stat().st_mode & 0o777 == 0o700

@@ -65,7 +65,7 @@ def load(group: str, schema: type[Schema], path: str | Path = "params.yaml") -> 
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise InputError(f"{path}: not found in {Path.cwd()}; run from the top of the repository") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # no text, no date, no end
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict) or not isinstance(content.get(group), dict):
         raise InputError(f"{path}: the group '{group}' is missing; expected `{group}:` with its keys below it")

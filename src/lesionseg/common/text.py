@@ -8,7 +8,7 @@ pages through a template that escapes.
 
 import re
 
-LONGEST_ID = 150  # characters and bytes: a copy is <id>_segmentation.<ext>, written under a longer temporary name
+LONGEST_ID = 200  # bytes: a copy is <id>_segmentation.<ext>, written under a longer temporary name
 LONGEST_MESSAGE = 4000  # characters
 
 # Not for file names on Windows and macOS, in zip archives, or between the bars of a table.

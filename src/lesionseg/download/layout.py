@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lesionseg.common.errors import InputError
+from lesionseg.common.text import id_problem
 from lesionseg.download.unfetched import unfetched
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")  # in any case
@@ -32,7 +33,6 @@ SPLIT_WORDS = {
     "dev": "val", "test": "test", "testing": "test", "ts": "test",
 }  # fmt: skip
 PASSED_DIRECTORIES = ("roi", "superpixels")  # last word: PH2's regions of colour, superpixels of ISIC
-LONGEST_NAME = 255  # bytes of a file's name, on all usual file systems
 EXAMPLES = 3  # files or endings that a message lists
 
 _ENDING = re.compile(rf"^(.+?)[ _.-]+(?:{'|'.join(MASK_WORDS)}|ground_truth)(?:[ _.-]?(\d+))?$", re.IGNORECASE)
@@ -161,15 +161,12 @@ def _files(folder: Path, layout: Layout) -> Iterator[_File]:
 
 def _unusable(path: Path) -> str | None:
     """Why a file cannot be read, or cannot have its name in a manifest; None when nothing is wrong."""
-    if not path.name.isprintable():  # undecodable bytes are surrogates here: not printable either
-        return f"{str(path)!a}: unprintable characters in the name; rename the file"
+    if problem := id_problem(path.stem):
+        return f"{path}: its name {problem}"
     if reason := unfetched(path):
         return f"{path}: {reason}"
     if not os.access(path, os.R_OK):
         return f"{path}: no permission to read it; grant it (chmod +r)"
-    longest = len(f"{unicodedata.normalize('NFC', path.stem)}_segmentation.tiff".encode())
-    if longest > LONGEST_NAME:
-        return f"{path}: a name of {len(path.name.encode())} bytes is too long for a copy; shorten it"
     return None
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lesionseg.common.errors import InputError
 from lesionseg.common.files import read_csv, write_csv
+from lesionseg.common.text import id_problem
 
 NAME = "manifest.csv"
 # The official sets, of which other sources have `training` only, and the user's own labelled set to evaluate on.
@@ -80,7 +81,9 @@ def _pair(row: dict) -> Pair:
     found = sum(isinstance(field, str) for field in fields)
     if found != len(COLUMNS):
         raise ValueError(f"found {found} fields, expected {len(COLUMNS)}")
-    for name in ("id", "image", "mask"):
+    if problem := id_problem(row["id"]):
+        raise ValueError(f"the id {row['id']!r} {problem}")
+    for name in ("image", "mask"):
         if not row[name]:
             raise ValueError(f"{name} is empty")
     if row["subset"] not in SUBSETS:
