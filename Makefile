@@ -13,7 +13,7 @@ export DVC_SITE_CACHE_DIR ?= $(HOME)/.cache/lesionseg-dvc
 unexport PYTHONHOME PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro test test-slow test-all lint format gate tiny exp lock clean
+.PHONY: help env repro test test-slow test-all lint format gate report tiny exp lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,17 +46,17 @@ lint: env ## ruff, and the workflow files against their schema and an audit
 	ruff format --check .
 	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	zizmor --offline --quiet .github/workflows
+	actionlint .github/workflows/*.yml
 
 format: env ## let ruff format the code
 	ruff check --fix .
 	ruff format .
 
-gate: env ## fail if dvc.lock does not belong to the code and parameters
-	@output=$$(dvc repro --dry --allow-missing 2>&1); status=$$?; \
-	if [ $$status -ne 0 ] || echo "$$output" | grep -q 'Running stage'; then \
-	  echo "$$output"; \
-	  echo "gate: dvc.lock is stale. Run 'dvc repro' and commit dvc.lock, metrics/ and plots/ with the change."; exit 1; \
-	fi; echo "gate: dvc.lock belongs to this code and these parameters"
+gate: env ## fail if dvc.lock or a result in git does not belong to the code and parameters
+	python tools/gate.py
+
+report: env ## what this branch changes against BASE (origin/main), as in its pull request
+	python tools/pull_request.py $(or $(BASE),origin/main) --pictures .cache/report
 
 tiny: env ## all five stages on tiny data in a throwaway clone
 	pytest -q -s tests/test_tiny_pipeline.py

@@ -60,8 +60,9 @@ def interval(difference: Difference) -> str:
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+    """A Markdown table; what would end a cell or a line is text."""
+    table = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in (head, ["---"] * len(head), *rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in table)
 
 
 def columns(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -1,0 +1,187 @@
+"""The report in a pull request, played through: branches of a small repository, as git sees them, without data."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import gate
+import pull_request
+import pytest
+import yaml
+
+from conftest import REPOSITORY
+
+COLUMNS = "split,id,group,tp,fp,fn,tn,dice,iou,jaccard_native,width,height,lesion_fraction"
+WORKFLOW = yaml.safe_load((REPOSITORY / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
+
+
+def git(*arguments, cwd=None):
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "protocol.file.allow=always"]
+    return subprocess.run(["git", *identity, *arguments], cwd=cwd, check=True, capture_output=True, text=True).stdout
+
+
+def commit(message, **files):
+    for name, content in files.items():
+        path = Path(name.replace("__", "/").replace("_dot_", "."))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+    git("add", "--all")
+    git("commit", "--quiet", "--allow-empty", f"--message={message}")
+
+
+def run_results(missed):
+    """The files of a run in which so many of the 100 lesion pixels of each of 20 images were missed."""
+    rows = []
+    for number in range(20):
+        tp = 100 - missed - number
+        dice, iou = 2 * tp / (100 + tp), tp / 100
+        rows.append(f"val,i{number},g{number},{tp},0,{100 - tp},900,{dice:.4f},{iou:.4f},{iou:.4f},60,40,0.1")
+    return {
+        "plots__per_image_dot_csv": "\n".join([COLUMNS, *rows]) + "\n",
+        "metrics__evaluation_dot_json": json.dumps({"val": {"images": 20, "dice": 1 - missed / 100}}),
+        "plots__roc_dot_png": f"picture {missed}",
+        "dvc_dot_lock": f"stages: {{train: {{outs: [{{path: model, md5: a{missed}}}]}}}}",
+    }
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A branch `work` off `main`, checked out; main has moved on since."""
+    monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
+    monkeypatch.setattr(gate, "problems", lambda root: [])
+    (tmp_path / "origin").mkdir()
+    monkeypatch.chdir(tmp_path / "origin")
+    git("init", "--quiet", "--initial-branch=main")
+    commit(
+        "start",
+        dvc_dot_yaml="metrics: [metrics/evaluation.json]\n",
+        params_dot_yaml="train: {epochs: 10}\n",
+        environment_dot_yaml='train: {torch: "2.13.0"}\n',
+        **run_results(30),
+    )
+    git("branch", "work")
+    commit("main moves on", params_dot_yaml="train: {epochs: 10, seed: 7}\n", **run_results(1))
+    git("checkout", "--quiet", "work")
+    return tmp_path / "origin"
+
+
+def test_a_branch_that_changes_nothing_says_so_and_main_moving_on_does_not_show(repository):
+    commit("a word in the readme", README="text")
+    report, failed = pull_request.report("main", None)
+    assert failed == []
+    assert report.startswith(pull_request.MARK)
+    assert report.count("No change") == 4
+    assert "seed" not in report
+
+
+def test_a_branch_that_changed_a_parameter_and_ran_shows_what_it_did(repository, tmp_path):
+    commit("longer", params_dot_yaml="train: {epochs: 30}\n", **run_results(20))
+    report, failed = pull_request.report("main", tmp_path / "pictures")
+    assert failed == []
+    assert "| params.yaml | train.epochs | 10 | 30 |" in report
+    row = r"\| val pooled\.dice \| 0\.\d+ \| 0\.\d+ \| \+0\.\d+ \| \+0\.\d+ to \+0\.\d+ \| \*\*better\*\* \|"
+    assert re.search(row, report)
+    assert "| metrics/evaluation.json | val.dice | 0.7 | 0.8 | +0.1 |" in report
+    assert "Ran anew: train. With another result: train." in report
+    for side, content in (("before", "picture 30"), ("after", "picture 20")):
+        assert (tmp_path / "pictures" / side / "roc.png").read_text(encoding="utf-8") == content
+
+
+def test_pictures_have_addresses_where_the_server_is_known(repository, monkeypatch):
+    commit("longer", **run_results(20))
+    monkeypatch.setenv("GITHUB_SERVER_URL", "https://git.example.org")
+    monkeypatch.setenv("GITHUB_REPOSITORY", "group/name")
+    report, _ = pull_request.report("main", None)
+    head = git("rev-parse", "HEAD").strip()
+    assert f"![after](https://git.example.org/group/name/raw/{head}/plots/roc.png)" in report
+
+
+def test_an_upgrade_of_torch_shows(repository):
+    commit("upgrade", environment_dot_yaml='train: {torch: "2.14.0"}\n')
+    report, _ = pull_request.report("main", None)
+    assert "| environment.yaml | train.torch | 2.13.0 | 2.14.0 |" in report
+
+
+def test_a_branch_that_forgot_to_run_is_told(repository, monkeypatch):
+    monkeypatch.setattr(gate, "problems", lambda root: ["dvc.lock is stale"])
+    commit("forgotten", params_dot_yaml="train: {epochs: 30}\n")
+    report, failed = pull_request.report("main", None)
+    assert "**dvc.lock is stale**" in report
+    assert failed == []
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        ({"metrics__evaluation_dot_json": '{"val": {"images": 20}}'}, "renamed): metrics/evaluation.json: val.dice"),
+        ({"dvc_dot_yaml": "metrics: []\n"}, "metrics/evaluation.json: not declared in dvc.yaml"),
+        ({"metrics__evaluation_dot_json": "{"}, "metrics/evaluation.json of HEAD cannot be read"),
+        ({"params_dot_yaml": "train: [\n"}, "params.yaml of HEAD cannot be read"),
+        ({"dvc_dot_lock": "a: b: c"}, "dvc.lock of HEAD cannot be read"),
+        ({"plots__per_image_dot_csv": "id\nx\n"}, "this branch: found the columns id"),
+    ],
+)
+def test_what_cannot_be_compared_fails_with_the_reason_first(repository, files, reason):
+    commit("broken", **files)
+    report, failed = pull_request.report("main", None)
+    assert any(reason in problem for problem in failed), failed
+    assert report.index("Could not compare") < report.index("###")
+
+
+def test_the_same_invalid_file_on_both_sides_is_not_no_change(repository):
+    commit("broken", metrics__evaluation_dot_json="{")
+    git("branch", "broken-base")
+    commit("more", README="text")
+    _, failed = pull_request.report("broken-base", None)
+    assert failed
+
+
+def test_an_unknown_base_fails(repository):
+    report, failed = pull_request.report("origin/nowhere", None)
+    assert "Could not compare" in report
+    assert "origin/nowhere" in failed[0]
+
+
+def test_a_shallow_clone_fetches_what_it_lacks(repository, tmp_path, monkeypatch):
+    for number in range(3):
+        commit(f"step {number}", README=str(number))
+    git("clone", "--quiet", "--depth=1", "--branch=work", repository.as_uri(), str(tmp_path / "shallow"))
+    monkeypatch.chdir(tmp_path / "shallow")
+    report, failed = pull_request.report("origin/main", None)
+    assert failed == []
+    assert git("merge-base", "origin/main", "HEAD").strip()[:9] in report
+
+
+def test_by_hand_the_exit_status_says_whether_it_could_compare(repository):
+    script = [sys.executable, str(REPOSITORY / "tools/pull_request.py"), "nowhere"]
+    result = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "pull_request: error:" in result.stderr
+
+
+@pytest.mark.parametrize(("existing", "method"), [("17\n21\n", "PATCH"), ("", "POST")])
+def test_the_workflow_updates_its_one_comment(tmp_path, existing, method):
+    script = next(step["run"] for step in WORKFLOW["jobs"]["comment"]["steps"] if "run" in step)
+    (tmp_path / "ids").write_text(existing, encoding="utf-8")
+    (tmp_path / "gh").write_text(
+        '#!/bin/sh\necho "$@" >> calls\ncase "$*" in *--paginate*) cat ids;; esac\n', encoding="utf-8"
+    )
+    (tmp_path / "gh").chmod(0o755)
+    environment = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "GH_REPO": "group/name", "NUMBER": "5"}
+    subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, env=environment, check=True)
+    posted = (tmp_path / "calls").read_text(encoding="utf-8").splitlines()[-1]
+    target = "repos/group/name/issues/comments/17" if existing else "repos/group/name/issues/5/comments"
+    assert posted == f"api --method {method} {target} --field body=@report.md"
+
+
+def test_the_workflow_asks_for_little_and_pins_everything():
+    for job in WORKFLOW["jobs"].values():
+        for step in job["steps"]:
+            assert re.search(r"@[0-9a-f]{40}$", step.get("uses", "@" + "0" * 40))
+    assert WORKFLOW["permissions"] == {"contents": "read"}
+    writing = {name for name, job in WORKFLOW["jobs"].items() if "write" in job.get("permissions", {}).values()}
+    assert writing == {"comment"}
+    assert not any("checkout" in step.get("uses", "") for step in WORKFLOW["jobs"]["comment"]["steps"])

@@ -1,0 +1,74 @@
+"""Fail if dvc.lock, or a small result in git, does not belong to the code and parameters: `make gate`.
+
+Needs no data and no remote: what DVC caches is compared by what dvc.lock says of it, the rest by its bytes.
+"""
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+CURE = "Run `dvc repro` and commit dvc.lock, metrics/ and plots/ with the change."
+
+
+def problems(root: Path) -> list[str]:
+    """What does not belong together in the checkout at `root`, in sentences; empty where everything does."""
+    try:
+        pipeline = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+        locked = yaml.safe_load((root / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+    except (OSError, yaml.YAMLError, TypeError, KeyError) as error:
+        return [f"dvc.yaml or dvc.lock cannot be read: {error}"]
+    return stale(root) or list(changed_by_hand(root, pipeline, locked))
+
+
+def stale(root: Path) -> list[str]:
+    """The stages that `dvc repro` would run, where that can be said without data."""
+    command = [sys.executable, "-m", "dvc", "repro", "--dry", "--allow-missing"]
+    dry = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    would_run = [line.split("'")[1] for line in dry.stdout.splitlines() if line.startswith("Running stage")]
+    if would_run:
+        return [f"dvc.lock is stale: `dvc repro` would run {', '.join(would_run)}. {CURE}"]
+    if dry.returncode:
+        return [f"dvc repro --dry --allow-missing fails:\n{dry.stdout}{dry.stderr}"]
+    return []
+
+
+def changed_by_hand(root: Path, pipeline: dict, locked: dict) -> Iterator[str]:
+    """Each result in git that is missing, or whose bytes are not those that dvc.lock names."""
+    for name, stage in pipeline.items():
+        for path in in_git(stage):
+            entries = {out["path"]: out["md5"] for out in (locked.get(name) or {}).get("outs", [])}
+            if path not in entries:
+                yield f"{path}: dvc.lock does not list it among the outputs of {name}. {CURE}"
+            elif not (root / path).is_file():
+                yield f"{path}: missing, a result of {name} that belongs in git; `git checkout -- {path}`"
+            elif hashlib.md5((root / path).read_bytes()).hexdigest() != entries[path]:
+                yield f"{path}: changed by hand, it is not what {name} wrote; `git checkout -- {path}` or run it again"
+
+
+def in_git(stage: dict) -> list[str]:
+    """The outputs of a stage that DVC does not cache."""
+    entries = [entry for kind in ("outs", "metrics", "plots") for entry in stage.get(kind, [])]
+    return [
+        path
+        for entry in entries
+        if isinstance(entry, dict)
+        for path, options in entry.items()
+        if (options or {}).get("cache") is False
+    ]
+
+
+def main() -> int:
+    found = problems(Path.cwd())
+    for problem in found:
+        print(f"gate: {problem}")
+    if not found:
+        print("gate: dvc.lock belongs to this code and these parameters")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

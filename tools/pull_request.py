@@ -1,0 +1,285 @@
+"""What a branch changes, as Markdown, for its pull request: python tools/pull_request.py origin/main
+
+Compares the checked-out commit with its merge base. Needs neither data nor a DVC remote: metrics, parameters, the
+per-image table and dvc.lock are in git. A shallow clone fetches the commits it lacks.
+
+Exit status 0: compared, whatever came out. 1: something could not be compared; the report says what and why first,
+and must not take the place of a whole one.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import yaml
+
+REPOSITORY = Path(__file__).parents[1]
+sys.path.insert(0, str(REPOSITORY / "src"))
+sys.path.insert(0, str(REPOSITORY / "tools"))
+
+import gate  # noqa: E402
+
+from lesionseg.common.errors import InputError  # noqa: E402
+from lesionseg.compare import comparison, table  # noqa: E402
+from lesionseg.compare.command import images, interval, markdown  # noqa: E402
+from lesionseg.scoring.bootstrap import Resampling  # noqa: E402
+
+MARK = "<!-- lesionseg report -->"  # the workflow finds its comment by this first line
+LARGEST = 60_000  # characters; a comment takes 65,536
+PARAMETERS = ("params.yaml", "environment.yaml")
+PER_IMAGE = "plots/per_image.csv"
+RESAMPLING = Resampling(samples=2000, seed=0)
+WORDS = (comparison.BETTER, comparison.WORSE, comparison.NOISE, comparison.UNKNOWN)
+
+
+class Cannot(Exception):
+    """A part of the report that could not be made, with the reason."""
+
+
+def git(*arguments: str, check: bool = True) -> subprocess.CompletedProcess:
+    found = subprocess.run(["git", *arguments], capture_output=True, check=False)
+    if check and found.returncode:
+        raise Cannot(f"git {' '.join(arguments)}: {found.stderr.decode(errors='replace').strip()}")
+    return found
+
+
+def merge_base(base: str) -> str:
+    """The commit where the branch left `base`; fetches history where the clone is shallow."""
+    for fetch in ([], ["--deepen=100"], ["--unshallow"]):
+        if fetch:
+            if git("rev-parse", "--is-shallow-repository").stdout.strip() != b"true":
+                break
+            remote, _, branch = base.partition("/")
+            git("fetch", "--quiet", *fetch, remote, f"+refs/heads/{branch}:refs/remotes/{base}", "HEAD", check=False)
+            git("fetch", "--quiet", *fetch, remote, git("rev-parse", "HEAD").stdout.decode().strip(), check=False)
+        known = git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{base}^{{commit}}", check=False)
+        if known.returncode == 0:
+            found = git("merge-base", "HEAD", base, check=False)
+            if found.returncode == 0:
+                return found.stdout.decode().strip()
+    raise Cannot(f"the base `{base}` is no commit known here, or has none in common with HEAD; `git fetch` it")
+
+
+def text(commit: str, path: str) -> str | None:
+    """The text of a file in a commit; None where it is not there."""
+    if git("cat-file", "-e", f"{commit}:{path}", check=False).returncode:
+        return None
+    return git("show", f"{commit}:{path}").stdout.decode("utf-8")
+
+
+def parsed(commit: str, path: str) -> dict | None:
+    """A JSON or YAML file of a commit as a flat dict, "val.pooled.dice" -> 0.8; None where it is not there."""
+    content = text(commit, path)
+    if content is None:
+        return None
+    try:
+        values = json.loads(content) if path.endswith(".json") else yaml.safe_load(content)
+    except (json.JSONDecodeError, yaml.YAMLError) as error:
+        raise Cannot(f"{path} of {commit[:9]} cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise Cannot(f"{path} of {commit[:9]}: found no mapping of names to values")
+    return dict(flat(values))
+
+
+def flat(values: dict, prefix: str = "") -> Iterable[tuple[str, object]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def changes(base: str, path: str) -> tuple[list[str], dict[str, tuple]]:
+    """(names that HEAD lacks, name -> (old, new) of what differs); a file that is new has only new values."""
+    old, new = parsed(base, path), parsed("HEAD", path)
+    if new is None:
+        raise Cannot(f"{path} is not in HEAD{'' if old is None else ', and was in the merge base'}")
+    old = old or {}
+    different = {name: (old.get(name), value) for name, value in new.items() if name not in old or old[name] != value}
+    return [name for name in old if name not in new], different
+
+
+def metrics_files(commit: str) -> list[str]:
+    """The metrics that the pipeline file of a commit declares, whether at the top or as those of a stage."""
+    try:
+        pipeline = yaml.safe_load(text(commit, "dvc.yaml") or "") or {}
+    except yaml.YAMLError as error:
+        raise Cannot(f"dvc.yaml of {commit[:9]} cannot be read: {' '.join(str(error).split())}") from None
+    declared = [pipeline, *(pipeline.get("stages") or {}).values()]
+    entries = [entry for each in declared for entry in each.get("metrics") or []]
+    return list(dict.fromkeys(path for entry in entries for path in ([entry] if isinstance(entry, str) else entry)))
+
+
+def scores(base: str) -> str:
+    """Scores on the shared images, each with the paired interval of its change."""
+    old, new = text(base, PER_IMAGE), text("HEAD", PER_IMAGE)
+    if new is None:
+        raise Cannot(f"{PER_IMAGE} is not in HEAD: the scores cannot be compared image by image")
+    if old is None:
+        return f"The merge base has no {PER_IMAGE}: no scores to hold these against."
+    try:
+        compared = comparison.compare(table.read(old, "the merge base"), table.read(new, "this branch"), RESAMPLING, {})
+    except InputError as error:
+        raise Cannot(str(error)) from None
+    if not compared.differences:
+        raise Cannot(" ".join(["the two sides share no image.", *compared.notes]))
+    rows = [
+        (
+            f"{each.split} {each.score}",
+            f"{each.a:.4f}",
+            f"{each.b:.4f}",
+            f"{each.change:+.4f}",
+            interval(each),
+            _bold(each),
+        )
+        for each in compared.differences
+        if each.word in WORDS
+    ]
+    notes = [*images(compared), *compared.notes]
+    if not rows:
+        return "\n".join(["No change: every image scores as before.", "", *notes])
+    return "\n".join([markdown(("score", "before", "after", "change", "95 % interval, paired", ""), rows), "", *notes])
+
+
+def _bold(each: comparison.Difference) -> str:
+    return f"**{each.word}**" if each.word in (comparison.BETTER, comparison.WORSE) else each.word
+
+
+def metrics(base: str) -> str:
+    """The tracked metrics whose value changed."""
+    rows, missing = [], []
+    declared = metrics_files("HEAD")
+    for path in declared:
+        gone, different = changes(base, path)
+        missing += [f"{path}: {name}" for name in gone]
+        rows += [(path, name, *map(_value, pair), _change(*pair)) for name, pair in different.items()]
+    missing += [f"{path}: not declared in dvc.yaml" for path in metrics_files(base) if path not in declared]
+    shown = markdown(("file", "metric", "before", "after", "change"), rows) if rows else "No change."
+    if missing:
+        raise Cannot(
+            "metrics of the merge base that this branch lacks (deleted or renamed): "
+            + "; ".join(missing)
+            + f"\n\n{shown}"
+        )
+    return shown
+
+
+def _value(value: object) -> str:
+    return "" if value is None else f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def _change(old: object, new: object) -> str:
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (old, new))
+    return f"{new - old:+.4g}" if numbers else ""
+
+
+def parameters(base: str) -> str:
+    """Parameters and package versions that changed."""
+    rows = []
+    for path in PARAMETERS:
+        if text(base, path) is None and text("HEAD", path) is None:
+            continue
+        gone, different = changes(base, path)
+        rows += [(path, name, _value(old), _value(new)) for name, (old, new) in different.items()]
+        rows += [(path, name, "", "removed") for name in gone]
+    return markdown(("file", "name", "before", "after"), rows) if rows else "No change."
+
+
+def stages(base: str) -> str:
+    """Which stages ran anew, and whether dvc.lock belongs to the code."""
+    sides = []
+    for commit in (base, "HEAD"):
+        try:
+            sides.append((yaml.safe_load(text(commit, "dvc.lock") or "") or {}).get("stages", {}))
+        except yaml.YAMLError as error:
+            raise Cannot(f"dvc.lock of {commit[:9]} cannot be read: {' '.join(str(error).split())}") from None
+    old, new = sides
+    ran = [name for name, entry in new.items() if old.get(name) != entry]
+    results = [name for name in ran if old.get(name, {}).get("outs") != new[name].get("outs")]
+    lines = [
+        f"Ran anew: {', '.join(ran) or 'none'}."
+        + (f" With another result: {', '.join(results) or 'none'}." if ran else "")
+    ]
+    found = gate.problems(Path.cwd())
+    lines += [f"**{problem}**" for problem in found] or ["dvc.lock belongs to this code and these parameters."]
+    return "\n\n".join(lines)
+
+
+def pictures(base: str, folder: Path | None) -> str:
+    """Changed pictures side by side: by URL on the server that runs this, else as files under `folder`."""
+    listed = git("diff", "--name-only", "-z", base, "HEAD", "--", "plots/*.png").stdout.decode()
+    names = [name for name in listed.split("\0") if name]
+    if not names:
+        return "No change."
+    commits = {"before": base, "after": git("rev-parse", "HEAD").stdout.decode().strip()}
+    address = "/".join(filter(None, (os.environ.get("GITHUB_SERVER_URL"), os.environ.get("GITHUB_REPOSITORY"))))
+    rows = []
+    for name in names:
+        cells = []
+        for side, commit in commits.items():
+            if git("cat-file", "-e", f"{commit}:{name}", check=False).returncode:
+                cells.append("none")
+            elif os.environ.get("GITHUB_REPOSITORY"):
+                cells.append(f"![{side}]({address}/raw/{commit}/{name})")
+            elif folder:
+                target = folder / side / Path(name).name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(git("show", f"{commit}:{name}").stdout)
+                cells.append(f"![{side}]({target.as_posix()})")
+            else:
+                cells.append(f"`git show {commit[:9]}:{name}`")
+        rows.append((name, *cells))
+    return markdown(("picture", "before", "after"), rows)
+
+
+SECTIONS: tuple[tuple[str, Callable[[str], str]], ...] = (
+    ("Scores, image by image", scores),
+    ("Metrics", metrics),
+    ("Parameters and environment", parameters),
+    ("Stages", stages),
+)
+
+
+def report(base: str, folder: Path | None) -> tuple[str, list[str]]:
+    """(the report, what could not be compared)."""
+    try:
+        commit = merge_base(base)
+    except Cannot as error:
+        return f"{MARK}\n## Could not compare\n\n- {error}\n", [str(error)]
+    body, failed = [], []
+    for title, section in (*SECTIONS, ("Pictures", lambda at: pictures(at, folder))):
+        try:
+            content = section(commit)
+        except Cannot as error:
+            failed.append(f"{title}: {str(error).splitlines()[0]}")
+            content = f"**Could not compare:** {error}"
+        body.append(f"### {title}\n\n{content}\n")
+    head = git("rev-parse", "--short=9", "HEAD").stdout.decode().strip()
+    top = [MARK, f"## {head} against the merge base {commit[:9]} with `{base}`", ""]
+    if failed:
+        top += ["**Could not compare:**", "", *(f"- {reason}" for reason in failed), ""]
+    whole = "\n".join([*top, *body])
+    if len(whole) > LARGEST:
+        whole = whole[:LARGEST].rpartition("\n")[0] + "\n\n(Cut here: the rest is too long for a comment.)\n"
+    return whole, failed
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("base", help="the branch that this one is to be merged into, such as origin/main")
+    parser.add_argument("--pictures", type=Path, help="folder to write old and new pictures to, where no URL is known")
+    arguments = parser.parse_args()
+    os.chdir(git("rev-parse", "--show-toplevel").stdout.decode().strip())
+    whole, failed = report(arguments.base, arguments.pictures)
+    print(whole)
+    for reason in failed:
+        print(f"pull_request: error: {reason}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
