@@ -13,12 +13,14 @@ from lesionseg.common.parameters import Field, Group, Runtime, load
 from lesionseg.common.stage import run_stage
 from lesionseg.evaluate import submission
 from lesionseg.evaluate.evaluation import Case, Predictor, cases, evaluate, thresholds
+from lesionseg.evaluate.members import compare_members
 from lesionseg.evaluate.split_report import SplitReport, compared
 from lesionseg.evaluate.tables import write_tables
 from lesionseg.formats import manifest
 from lesionseg.formats.processed import open_folders
 from lesionseg.inference.postprocess import Cleaning
 from lesionseg.networks import weights
+from lesionseg.networks.ensemble import Ensemble
 
 RAW, PROCESSED, HELD_OUT = Path("data/raw"), Path("data/processed"), Path("data/held_out")
 WEIGHTS = Path("models/segmentation/weights.safetensors")
@@ -58,6 +60,9 @@ def main() -> None:
     keep = partial(submission.write_mask, SUBMISSION) if parameters.submission else None
     with predictor.saved(data.images, [case.row for case in held_out], EVALUATION / "probabilities.npy") as maps:
         reports = evaluate(held_out, *maps, data.masks, cut, cleaning, EVALUATION / "predicted.npy", keep, workers)
+        if isinstance(model, Ensemble):
+            values = {split: threshold.value for split, threshold in cut.items()}
+            write_json(EVALUATION / "members.json", compare_members(model, maps[1], data, held_out, values, device))
     environment = {"device": describe_device(device), "trained_in": metadata.get("precision")}
     write(held_out, reports, parameters, environment)
 

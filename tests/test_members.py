@@ -1,0 +1,35 @@
+"""The figures of an ensemble's members beside the ensemble's."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lesionseg import networks
+from lesionseg.evaluate.evaluation import Case
+from lesionseg.evaluate.members import compare_members
+from lesionseg.formats.processed import Processed
+from lesionseg.inference.prediction import predict
+from tiny_training import arrays
+
+
+def test_each_member_has_the_figures_it_has_alone_and_the_ensemble_those_of_the_mean():
+    torch.manual_seed(3)
+    ensemble = networks.build("unet", 2, members=2).eval()
+    images, masks = arrays(6)
+    splits = ["val", "val", "val", "test", "test", "test"]
+    cases = [Case(f"T_{row}", split, row, Path()) for row, split in enumerate(splits)]
+    thresholds = {"val": 0.5, "test": 0.48}
+    plain = [np.stack([one.plain for one in predict(each, images, range(6))]) for each in (ensemble, *ensemble.members)]
+    data = Processed([], images, masks)
+    figures = compare_members(ensemble, plain[0], data, cases, thresholds, torch.device("cpu"))
+    assert list(figures) == ["val", "test"]
+    assert list(figures["test"]) == ["ensemble", "member 1", "member 2"]
+    for maps, name in zip(plain, figures["val"], strict=True):
+        for split, rows in (("val", slice(0, 3)), ("test", slice(3, 6))):
+            found = maps[rows] / 255 >= thresholds[split]
+            both, either = (found & masks[rows]).sum((1, 2)), found.sum((1, 2)) + masks[rows].sum((1, 2))
+            assert figures[split][name]["dice_mean"] == pytest.approx(np.mean(2 * both / either))
+            assert figures[split][name]["dice_pooled"] == pytest.approx(2 * both.sum() / either.sum())
+    assert figures["test"]["member 1"] != figures["test"]["member 2"]
