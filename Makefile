@@ -13,7 +13,7 @@ export DVC_SITE_CACHE_DIR ?= $(HOME)/.cache/lesionseg-dvc
 unexport PYTHONHOME PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro test test-slow test-all lint format gate report tiny exp lock clean
+.PHONY: help env repro test test-slow test-all lint format gate report own tiny exp lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ tiny: env ## all five stages on tiny data in a throwaway clone
 exp: env ## an experiment with the settings of a file in profiles/: make exp PROFILE=isic2018
 	@$(if $(and $(filter 1,$(words $(PROFILE))),$(filter $(PROFILES),$(PROFILE))),,echo "make exp: name one with PROFILE=: $(PROFILES)"; exit 1)
 	dvc exp run $$(sed -n 's/^[a-z]/-S &/p' 'profiles/$(PROFILE).txt')
+
+own: env ## make the image-mask pairs in FOLDER=data/mine an input of the pipeline
+	python tools/own.py '$(FOLDER)'
 
 lock: env ## pin anew what pyproject.toml asks for
 	pip-compile --quiet --upgrade --extra dev --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links \

@@ -13,6 +13,7 @@ from lesionseg.common.parameters import Field, Group, Runtime, load
 from lesionseg.common.stage import run_stage
 from lesionseg.download import folder, isic2018, synthetic
 from lesionseg.download.labels import parse
+from lesionseg.download.tracked import require_tracked
 from lesionseg.formats import manifest
 
 RAW = Path("data/raw")
@@ -45,6 +46,10 @@ def main() -> None:
             f"params.yaml: download.test_set: found {parameters.test_set}, but the source {parameters.source} has no "
             "official test set; set none, or download.source to isic2018"
         )
+    if parameters.source == "folder":
+        require_tracked("download.folder", parameters.folder)
+    if parameters.external is not None:
+        require_tracked("download.external", parameters.external)
     with replaced(RAW) as raw:
         pairs = fetch(raw, parameters, runtime.workers)
         if parameters.external is not None:
