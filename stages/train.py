@@ -10,27 +10,22 @@ import checkout  # noqa: F401
 import torch
 
 from lesionseg import networks
-from lesionseg.common.errors import InputError
-from lesionseg.common.files import write_csv, write_json
 from lesionseg.common.hardware import choose_device, describe_device, use_deterministic_algorithms
 from lesionseg.common.parallel import cores
 from lesionseg.common.parameters import Field, Runtime, load, one_of
 from lesionseg.common.stage import run_stage
-from lesionseg.formats.processed import open_arrays, read_samples
 from lesionseg.networks import weights
 from lesionseg.train import checkpoint, distributed, loop, losses, precision
 from lesionseg.train.augment import Augmentation, Augmenter
 from lesionseg.train.checkpoint import Checkpoints
-from lesionseg.train.loading import Data, Samples, default_workers
+from lesionseg.train.loading import Data, default_workers, read_data
 from lesionseg.train.logbook import Record
-from lesionseg.train.members import mean_history, seeds, together
-from lesionseg.train.progress import Row
+from lesionseg.train.members import History, seeds, together
 from lesionseg.train.recipe import Machine, Recipe
 
 PROCESSED = Path("data/processed")
 MODEL = Path("models/segmentation")
 HISTORY, METRICS = Path("plots/history.csv"), Path("metrics/training.json")  # in git, written after every epoch
-LAST_EPOCH = ("epoch", "train_loss", "val_loss", "val_dice")  # of the history, what a person compares
 CHECKPOINTS = Path(".cache/train")  # no output of the stage: DVC deletes those before it runs
 COMPUTING = ("torch", "numpy", "albumentations", "opencv-python-headless")  # packages whose version shows in the bits
 
@@ -55,7 +50,7 @@ def main() -> None:
 
 def train(parameters: Parameters, runtime: Runtime, world: distributed.World) -> None:
     """One process of the training."""
-    data = read_data()
+    data = read_data(PROCESSED)
     distributed.require_processes(parameters.processes, world)
     device = choose_device(runtime.device, world.local_rank if world.size > 1 else None)
     use_deterministic_algorithms(parameters.deterministic)
@@ -64,7 +59,7 @@ def train(parameters: Parameters, runtime: Runtime, world: distributed.World) ->
     facts = computed_with(parameters, machine)
     if world.first:
         print(f"{parameters.network}, base width {parameters.base_width}, on {', '.join(facts.values())}", flush=True)
-    run, history = key(parameters, facts), History(parameters.members)
+    run, history = key(parameters, facts), History(HISTORY, METRICS, MODEL / "members.csv")
     with distributed.process_group(world, device):
         fitted = []
         for member, seed in enumerate(seeds(parameters.seed, parameters.members), start=1):
@@ -84,20 +79,6 @@ def fit(parameters: Parameters, data: Data, machine: Machine, record: Record) ->
     loss = losses.build(**parameters.model_dump(include=set(losses.Options.model_fields)))
     augmenter = Augmenter(parameters.seed, data.samples.images.shape[1], parameters)
     return loop.fit(model, loss, data.augmented(augmenter), parameters, machine, record)
-
-
-def read_data() -> Data:
-    """The rows of the splits train and val."""
-    samples = read_samples(PROCESSED)
-    rows = {split: [row for row, sample in enumerate(samples) if sample.split == split] for split in ("train", "val")}
-    if problems := [
-        f"{PROCESSED / 'samples.csv'}: no sample of the split '{split}', expected at least one; "
-        "change preprocess.validation_fraction or add images"
-        for split in rows
-        if not rows[split]
-    ]:
-        raise InputError(problems)
-    return Data(Samples(*open_arrays(PROCESSED)), rows["train"], rows["val"], [sample.id for sample in samples])
 
 
 def computed_with(parameters: Parameters, machine: Machine) -> dict[str, str]:
@@ -126,27 +107,6 @@ def metadata_of(parameters: Parameters, data: Data, fitted: list[loop.Fitted]) -
         "average": parameters.ema_decay is not None,
         **{f"train.{name}": value for name, value in parameters.model_dump().items()},
     }
-
-
-class History:
-    """The history in git, rewritten after every epoch: `dvc plots show` and `dvc exp show` follow it while it grows.
-
-    Of several members, the mean of those trained so far; each one's own lies beside the weights.
-    """
-
-    def __init__(self, members: int) -> None:
-        self.members: dict[int, list[Row]] = {}
-        self.several = members > 1
-
-    def add(self, member: int, row: Row) -> None:
-        """Take in an epoch of a member; a resumed run adds those before it again, from the first on."""
-        self.members.setdefault(member, []).append(row)
-        rows = mean_history(list(self.members.values()))
-        write_csv(HISTORY, list(rows[0]), rows)
-        write_json(METRICS, {name: rows[-1][name] for name in LAST_EPOCH})
-        if self.several:
-            each = [{"member": member} | row for member, history in self.members.items() for row in history]
-            write_csv(MODEL / "members.csv", list(each[0]), each)
 
 
 if __name__ == "__main__":

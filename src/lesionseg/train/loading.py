@@ -9,6 +9,7 @@ import signal
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from lesionseg.common.errors import InputError
+from lesionseg.formats.processed import TRAINED, open_arrays, read_samples
 from lesionseg.train.distributed import World
 
 PREFETCH = 4  # batches each worker reads ahead
@@ -76,6 +79,20 @@ class Data:
     def augmented(self, augment: Augment) -> "Data":
         """The same with the training images changed by `augment`."""
         return replace(self, samples=Samples(self.samples.images, self.samples.masks, augment))
+
+
+def read_data(folder: Path) -> Data:
+    """The rows of the splits train and val of a processed folder. Raises InputError where one is empty."""
+    samples = read_samples(folder)
+    rows = {split: [row for row, sample in enumerate(samples) if sample.split == split] for split in TRAINED}
+    if problems := [
+        f"{folder / 'samples.csv'}: no sample of the split '{split}', expected at least one; change "
+        "preprocess.validation_fraction or add images"
+        for split in TRAINED
+        if not rows[split]
+    ]:
+        raise InputError(problems)
+    return Data(Samples(*open_arrays(folder)), *rows.values(), [sample.id for sample in samples])
 
 
 @dataclass(frozen=True)
