@@ -13,7 +13,7 @@ export DVC_SITE_CACHE_DIR ?= $(HOME)/.cache/lesionseg-dvc
 unexport PYTHONHOME PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro test test-slow test-all lint format gate report own tiny exp lock clean
+.PHONY: help env repro test test-slow test-all lint format gate report page own tiny exp lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ gate: env ## fail if dvc.lock or a result in git does not belong to the code and
 
 report: env ## what this branch changes against BASE (origin/main), as in its pull request
 	python tools/pull_request.py $(or $(BASE),origin/main) --pictures .cache/report
+
+page: env ## a copy of the report page that names the commit of its results
+	python tools/stamp_report.py
 
 tiny: env ## all five stages on tiny data in a throwaway clone
 	pytest -q -s tests/test_tiny_pipeline.py

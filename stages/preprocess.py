@@ -1,5 +1,6 @@
 """preprocess: check every pair, shrink it to the network's size, group duplicates, split, summarize."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Literal
 
@@ -57,7 +58,7 @@ def main() -> None:
     )
     with replaced(PROCESSED) as trained, replaced(HELD_OUT) as held_out:
         data = process(RAW, pairs, trained, held_out, settings, runtime.workers)
-    summary = summarize(data)
+    summary = {"sources": dict(Counter(pair.source for pair in pairs))} | summarize(data)
     write_json(SUMMARY / "summary.json", summary)
     write_csv(SUMMARY / "dropped.csv", DROPPED_COLUMNS, dropped_rows(data))
     write_csv(SUMMARY / "duplicates.csv", DUPLICATE_COLUMNS, duplicate_rows(data))

@@ -1,16 +1,17 @@
 """Draw what the evaluation found: galleries and charts under plots/, and a report page. The model is not run."""
 
 from pathlib import Path
+from typing import Literal
 
 import checkout  # noqa: F401
 
-from lesionseg.common.files import atomic
+from lesionseg.common.files import atomic, replaced
 from lesionseg.common.parameters import Field, Group, load
 from lesionseg.common.stage import run_stage
 from lesionseg.formats.processed import open_folders
 from lesionseg.visualize import gallery
 from lesionseg.visualize.charts import charts
-from lesionseg.visualize.image_file import png_bytes
+from lesionseg.visualize.image_file import FORMATS, file_bytes, png_bytes
 from lesionseg.visualize.report import render
 from lesionseg.visualize.results import read_json, read_predictions, read_results
 
@@ -21,6 +22,13 @@ EVALUATION, MODEL, PLOTS = Path("data/evaluation"), Path("models/segmentation"),
 class Parameters(Group):
     examples: int = Field(ge=1, le=gallery.MOST)
     seed: int = Field(ge=0)
+    ids: str | None = Field(min_length=1)
+    format: Literal[FORMATS]
+
+    def named(self) -> list[str]:
+        """The ids to draw, each once, in the order given."""
+        words = (self.ids or "").split("," if "," in (self.ids or "") else None)
+        return list(dict.fromkeys(word.strip() for word in words if word.strip()))
 
 
 def main() -> None:
@@ -31,16 +39,22 @@ def main() -> None:
     predictions = read_predictions(EVALUATION, len(both.samples), both.images.shape[1:3])
 
     galleries = list(
-        gallery.galleries(results, predictions, both.images, both.masks, parameters.examples, parameters.seed)
+        gallery.galleries(
+            results, predictions, both.images, both.masks, parameters.examples, parameters.seed, parameters.named()
+        )
     )
-    drawn = [(chart, png_bytes(chart.figure)) for chart in charts(results)]
-    page = render(results, galleries, drawn, {"Network and training": results.network, "Data": data})
+    drawn = list(charts(results))
+    page = render(results, galleries, drawn, data)
 
-    first = [shown for shown in galleries if shown.split == galleries[0].split]  # git holds one split, the report all
-    pictures = {f"gallery_{shown.kind}": png_bytes(gallery.draw(shown), 256, gallery.VIRIDIS) for shown in first}
-    pictures |= {chart.name: content for chart, content in drawn}
-    for name, content in pictures.items():
-        write(PLOTS / f"{name}.png", content)
+    kind = parameters.format
+    with replaced(PLOTS / "charts") as folder:
+        for chart in drawn:
+            (folder / f"{chart.name}.{kind}").write_bytes(file_bytes(chart.figure, kind))
+    with replaced(PLOTS / "galleries") as folder:
+        for shown in galleries:
+            picture = gallery.draw(shown, gallery.PRINT)
+            (folder / f"{shown.split}_{shown.kind}.{kind}").write_bytes(file_bytes(picture, kind, None))
+    write(PLOTS / "gallery.png", png_bytes(gallery.draw(gallery.overview(galleries)), 256, gallery.VIRIDIS))
     write(PLOTS / "report.html", page.encode())
 
 

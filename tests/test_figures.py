@@ -37,7 +37,7 @@ def words(figure) -> str:
 def test_training_curves_are_the_history():
     given = history(20)
     given["val_dice"][6] = 0.875
-    losses, scores = (axes := figures.training_curves(given, 5, "best")).axes
+    losses, scores = (axes := figures.training_curves(given, [5], "best")).axes
     drawn = {line.get_label(): line for line in (*losses.lines, *scores.lines)}
     np.testing.assert_array_equal(drawn["loss, validation split"].get_ydata(), given["val_loss"])
     np.testing.assert_array_equal(drawn["Dice, training split"].get_ydata(), given["train_dice"])
@@ -181,7 +181,7 @@ def test_the_same_numbers_give_the_same_bytes_whatever_the_users_style():
 
 @pytest.mark.parametrize("kind", ["svg", "pdf"])
 def test_vector_files_are_the_same_bytes_and_name_no_time(kind):
-    first, second = (file_bytes(figures.training_curves(history(5), 3), kind) for _ in range(2))
+    first, second = (file_bytes(figures.training_curves(history(5), [3]), kind) for _ in range(2))
     assert first == second
     for stamp in (b"CreationDate", b"dc:date", b"Matplotlib"):
         assert stamp not in first

@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from evaluated import disc, write_evaluation
 from lesionseg.common.errors import InputError
-from lesionseg.formats.processed import open_arrays
+from lesionseg.formats.processed import open_folders
 from lesionseg.visualize import gallery, palette
 from lesionseg.visualize.gallery import Example, pick
 from lesionseg.visualize.image_file import png_bytes
@@ -155,10 +155,10 @@ def evaluation(tmp_path):
 
 
 def read(root: Path, count: int = 3, named: tuple[str, ...] = ()) -> list[gallery.Gallery]:
-    images, masks = open_arrays(root / "data/processed")
-    predictions = read_predictions(root / "data/predictions", len(images), images.shape[1:3])
-    results = read_results(root / "metrics", root / "plots", root / "models/unet")
-    return list(gallery.galleries(results, predictions, images, masks, count, 0, named))
+    both = open_folders(root / "data/processed", root / "data/held_out")
+    predictions = read_predictions(root / "data/evaluation", len(both.samples), both.images.shape[1:3])
+    results = read_results(root / "data/evaluation", root / "plots", root / "models/segmentation")
+    return list(gallery.galleries(results, predictions, both.images, both.masks, count, 0, named))
 
 
 def test_every_example_has_the_pixels_of_its_id(evaluation):

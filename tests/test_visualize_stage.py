@@ -14,20 +14,21 @@ from PIL import Image
 from evaluated import disc, write_evaluation
 
 REPOSITORY = Path(__file__).parents[1]
-GALLERIES = {f"gallery_{kind}.png" for kind in ("best", "median", "worst", "random")}
+KINDS = ("best", "median", "worst", "random")
+GALLERIES = {f"galleries/{split}_{kind}.png" for split in ("val", "official_test") for kind in KINDS}
 CHARTS = {
-    f"{name}.png"
+    f"charts/{name}.png"
     for name in (
         "training_curves", "confusion_matrix", "dice_distribution", "dice_by_size", "thresholds", "calibration",
         "precision_recall", "roc",
     )
 }  # fmt: skip
-WRITTEN = GALLERIES | CHARTS | {"history.csv", "report.html"}
+WRITTEN = GALLERIES | CHARTS | {"gallery.png", "report.html"}
 
 
 def run(folder: Path, **parameters) -> subprocess.CompletedProcess:
     """Run the stage in `folder` with these values of its parameters."""
-    settings = {"examples": 3, "seed": 0} | parameters
+    settings = {"examples": 3, "seed": 0, "ids": "null", "format": "png"} | parameters
     lines = "".join(f"  {name}: {value}\n" for name, value in settings.items())
     (folder / "params.yaml").write_text(f"visualize:\n{lines}", encoding="utf-8")
     return subprocess.run(
@@ -41,7 +42,10 @@ def run(folder: Path, **parameters) -> subprocess.CompletedProcess:
 
 
 def drawn(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / "plots" / name).read_bytes() for name in WRITTEN if (folder / "plots" / name).exists()}
+    """What the stage wrote, by its path under plots/."""
+    plots = folder / "plots"
+    files = [path for path in plots.rglob("*") if path.is_file() and path.suffix != ".csv"]
+    return {path.relative_to(plots).as_posix(): path.read_bytes() for path in files}
 
 
 @pytest.fixture(scope="module")
@@ -61,42 +65,51 @@ def copy(finished, tmp_path):
 
 
 def test_it_writes_every_picture_and_leaves_nothing_else(finished):
-    evaluated = {f"{name}.csv" for name in (
-        "per_image", "thresholds", "calibration", "precision_recall", "roc", "confusion")}  # fmt: skip
-    assert {path.name for path in (finished / "plots").iterdir()} == WRITTEN | evaluated
-    for name in GALLERIES | CHARTS:
+    assert set(drawn(finished)) == WRITTEN
+    for name in WRITTEN - {"report.html"}:
         with Image.open(finished / "plots" / name) as picture:
             picture.verify()
             assert not picture.info.keys() & {"Software", "Creation Time", "tIME"}
-    assert sum(len(drawn(finished)[name]) for name in GALLERIES | CHARTS) < 1_500_000
-    assert drawn(finished)["history.csv"] == (finished / "models/unet/history.csv").read_bytes()
+    assert len(drawn(finished)["gallery.png"]) < 400_000, "the one picture of this stage in git"
 
 
-def test_the_page_holds_the_galleries_of_every_split_and_git_those_of_the_first(finished):
+def test_the_page_holds_the_galleries_of_every_split(finished):
     page = drawn(finished)["report.html"].decode()
-    for split in ("val", "official_test"):
-        for kind in ("Best", "Median", "Worst", "Random"):
-            assert f"{kind} predictions of split {split}" in page
-    assert page.index("split val</h3>") < page.index("split official_test</h3>")
+    for kind in ("Best", "Median", "Worst", "Random"):
+        for split in ("validation split, 12 images", "official test, 4 images"):
+            assert f"{kind} predictions by Dice · {split}" in page
     assert page.count("<figcaption><b>IMG_") == 2 * 4 * 3
 
 
-def test_examples_changes_the_galleries_and_the_page_alone(copy):
-    before = drawn(copy)
-    assert run(copy, examples=5).returncode == 0
-    after = drawn(copy)
-    assert {name for name in WRITTEN if before[name] != after[name]} == GALLERIES | {"report.html"}
-    assert after["report.html"].decode().count("<figcaption><b>IMG_") == (5 + 4) * 4, "there are four official images"
-
-
-def test_seed_changes_the_random_gallery_and_the_page_alone(copy):
+def test_seed_changes_the_random_gallery_the_overview_and_the_page_alone(copy):
     """Which also shows that a second run writes the same bytes."""
     before = drawn(copy)
-    for name in WRITTEN:
-        (copy / "plots" / name).unlink()
     assert run(copy, seed=1).returncode == 0
     after = drawn(copy)
-    assert {name for name in WRITTEN if before[name] != after[name]} == {"gallery_random.png", "report.html"}
+    changed = {name for name in WRITTEN if before[name] != after[name]}
+    assert changed <= {"galleries/val_random.png", "galleries/official_test_random.png", "gallery.png", "report.html"}
+    assert {"galleries/val_random.png", "report.html"} <= changed
+
+
+def test_ids_and_format_and_examples_change_what_they_say(copy):
+    first = (copy / "plots/per_image.csv").read_text(encoding="utf-8").splitlines()[1].split(",")[0]
+    before = drawn(copy)
+    assert run(copy, ids=f"'{first} {first}'", format="svg", examples=1).returncode == 0
+    after = drawn(copy)
+    vector = {name.replace(".png", ".svg") for name in GALLERIES | CHARTS}
+    assert set(after) == vector | {"galleries/val_chosen.svg", "gallery.png", "report.html"}
+    assert all(after[name].startswith(b"<?xml") for name in vector)
+    page = after["report.html"].decode()
+    assert "Chosen predictions by Dice · validation split, 12 images" in page
+    assert page.count("<figcaption><b>IMG_") == 1 + 2 * 4
+    assert before["report.html"] != after["report.html"]
+
+
+def test_an_id_that_was_not_evaluated_is_named(copy):
+    result = run(copy, ids="NO_SUCH")
+    assert result.returncode == 1
+    assert "params.yaml: visualize.ids: found NO_SUCH; expected ids of evaluated images" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -107,6 +120,7 @@ def test_seed_changes_the_random_gallery_and_the_page_alone(copy):
         ("examples", "four", "a valid integer"),
         ("seed", "-1", "greater than or equal to 0"),
         ("dpi", "100", "unknown parameter"),
+        ("format", "tiff", "'png', 'svg' or 'pdf'"),
     ],
 )
 def test_a_bad_parameter_is_one_line_and_nothing_is_written(tmp_path, name, value, expected):
@@ -119,20 +133,20 @@ def test_a_bad_parameter_is_one_line_and_nothing_is_written(tmp_path, name, valu
 
 
 def test_all_that_is_missing_or_damaged_is_named_before_anything_is_written(copy):
-    for name in WRITTEN:
+    for name in drawn(copy):
         (copy / "plots" / name).unlink()
     (copy / "plots/roc.csv").unlink()
-    (copy / "metrics/evaluation.json").write_text("{", encoding="utf-8")
-    (copy / "models/unet/history.csv").write_text("epoch,train_loss\n1,0.5\n", encoding="utf-8")
-    (copy / "models/unet/weights.safetensors").write_bytes(b"no weights")
+    (copy / "data/evaluation/scores.json").write_text("{", encoding="utf-8")
+    (copy / "plots/history.csv").write_text("epoch,train_loss\n1,0.5\n", encoding="utf-8")
+    (copy / "models/segmentation/weights.safetensors").write_bytes(b"no weights")
     result = run(copy)
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     for problem in (
         "plots/roc.csv: not found",
-        "metrics/evaluation.json: not JSON",
-        "models/unet/history.csv: no column train_dice, train_iou, val_loss, val_dice, val_iou",
-        "models/unet/weights.safetensors: not weights of this project",
+        "data/evaluation/scores.json: not JSON",
+        "plots/history.csv: no column train_dice, train_iou, val_loss, val_dice, val_iou",
+        "models/segmentation/weights.safetensors: not weights of this project",
     ):
         assert problem in result.stderr
     assert drawn(copy) == {}
@@ -146,15 +160,15 @@ def test_all_that_is_missing_or_damaged_is_named_before_anything_is_written(copy
     ],
 )
 def test_predictions_of_another_data_set_are_named(copy, name, array, expected):
-    np.save(copy / f"data/predictions/{name}.npy", array)
+    np.save(copy / f"data/evaluation/{name}.npy", array)
     result = run(copy)
     assert result.returncode == 1
-    assert f"data/predictions/{name}.npy" in result.stderr
+    assert f"data/evaluation/{name}.npy" in result.stderr
     assert expected in result.stderr
 
 
 def test_a_prediction_of_an_image_that_is_not_there_is_named(copy):
-    path = copy / "data/predictions/samples.csv"
+    path = copy / "data/evaluation/samples.csv"
     lines = path.read_text(encoding="utf-8").splitlines()
     path.write_text("\n".join([*lines[:-1], lines[-1].rpartition(",")[0] + ",99"]) + "\n", encoding="utf-8")
     result = run(copy)
@@ -166,7 +180,7 @@ def test_one_image_one_epoch_and_more_examples_than_images(tmp_path):
     write_evaluation(tmp_path, {"train": 1, "val": 1}, epochs=1)
     result = run(tmp_path, examples=16)
     assert result.returncode == 0, result.stderr
-    assert set(drawn(tmp_path)) == WRITTEN
+    assert set(drawn(tmp_path)) == {name for name in WRITTEN if "official" not in name}
     assert drawn(tmp_path)["report.html"].decode().count("<figcaption><b>IMG_") == 4
 
 
@@ -174,12 +188,11 @@ def test_one_image_one_epoch_and_more_examples_than_images(tmp_path):
 def test_undefined_curves_are_notes_not_failures(tmp_path, value):
     """One class alone: ROC, and without lesion precision-recall, are null in the metrics and empty in the tables."""
     write_evaluation(tmp_path, {"train": 1, "val": 2}, masks=np.full((3, 64, 64), value, np.uint8))
-    areas = json.loads((tmp_path / "metrics/evaluation.json").read_text(encoding="utf-8"))["val"]["areas"]
+    areas = json.loads((tmp_path / "data/evaluation/scores.json").read_text(encoding="utf-8"))["val"]["areas"]
     assert areas["roc_auc"] is None
     result = run(tmp_path)
     assert result.returncode == 0, result.stderr
-    assert set(drawn(tmp_path)) == WRITTEN
-    assert "undefined" in drawn(tmp_path)["report.html"].decode()
+    assert set(drawn(tmp_path)) == {name for name in WRITTEN if "official" not in name}
 
 
 def test_the_official_test_set_alone_with_an_empty_and_a_full_mask(tmp_path):
@@ -187,4 +200,4 @@ def test_the_official_test_set_alone_with_an_empty_and_a_full_mask(tmp_path):
     write_evaluation(tmp_path, {"train": 1, "official_test": 3}, masks=np.stack(masks))
     result = run(tmp_path)
     assert result.returncode == 0, result.stderr
-    assert set(drawn(tmp_path)) == WRITTEN
+    assert set(drawn(tmp_path)) == {name for name in WRITTEN if "val_" not in name}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from lesionseg.visualize import figures
-from lesionseg.visualize.results import Results
+from lesionseg.visualize.results import HISTORY, Results
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,9 @@ def charts(results: Results) -> Iterator[Chart]:
         "on the validation split (blue). Where the two drift apart, the network has begun to memorise. The dotted line "
         "is the epoch whose weights were kept.",
         figures.training_curves(
-            {name: history.numbers(name) for name in history.columns}, network.get("epoch"), network.get("keep", "last")
+            {name: history.numbers(name) for name in HISTORY},
+            [int(epoch) for epoch in str(network.get("epoch", "")).split(",") if epoch],
+            network.get("keep", "last"),
         ),
     )
     yield Chart(

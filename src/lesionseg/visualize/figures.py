@@ -27,11 +27,12 @@ MARKERS = {
 
 
 @style.applied()
-def training_curves(history: Mapping[str, np.ndarray], kept: int | None = None, rule: str = "last") -> Figure:
+def training_curves(history: Mapping[str, np.ndarray], kept: Sequence[int] = (), rule: str = "last") -> Figure:
     """Loss, and Dice and IoU pooled over all pixels, by epoch, for training and validation.
 
     `history` has float arrays (epochs,): epoch (1-based), train_loss, val_loss, train_dice, val_dice, train_iou,
-    val_iou. A dotted line marks the epoch whose weights were kept, `kept`, by the rule `last` or `best`.
+    val_iou. A dotted line marks each epoch of `kept` (one for each network of an ensemble), whose weights were kept
+    by the rule `last` or `best`.
     """
     figure = _figure(3.5, "Training: loss, and scores of all pixels at threshold 0.5, by epoch")
     losses, scores = figure.subplots(1, 2)
@@ -54,11 +55,10 @@ def training_curves(history: Mapping[str, np.ndarray], kept: int | None = None, 
             axes.set_xticks(epoch)
         else:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if kept is not None:
-            why = {"last": "the last", "best": "the best Dice on validation"}.get(rule, rule)
-            axes.axvline(
-                kept, color=palette.INK, linestyle=":", linewidth=1.2, zorder=0, label=f"kept: epoch {kept}, {why}"
-            )
+        why = {"last": "the last", "best": "the best Dice on validation"}.get(rule, rule)
+        for place, one in enumerate(dict.fromkeys(kept)):
+            label = None if place else f"kept: epoch {', '.join(map(str, kept))}, {why}"
+            axes.axvline(one, color=palette.INK, linestyle=":", linewidth=1.2, zorder=0, label=label)
     handles, labels = losses.get_legend_handles_labels()
     more_handles, more_labels = scores.get_legend_handles_labels()
     drawn = dict(zip((*labels, *more_labels), (*handles, *more_handles), strict=True))  # the kept epoch once

@@ -36,7 +36,7 @@ VIRIDIS = [
 ]
 
 DPI = 100  # the file's pixels at scale 1
-PRINT = 3  # the scale of a gallery for print: 12 inches of it at 300 dpi
+PRINT = 2  # the scale of a gallery for print: 375 dpi where it is as wide as the text of a page
 GAP = 6  # pixels between panels
 LEGEND = 148  # width of the column of row names and keys
 NARROWEST = 560  # width that the title needs

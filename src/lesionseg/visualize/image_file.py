@@ -46,7 +46,7 @@ def png_bytes(figure: Figure, colours: int | None = 64, kept: Sequence[tuple[int
     canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())[..., :3]
     if colours is None:
-        return _saved(Image.fromarray(pixels))
+        return _saved(Image.fromarray(pixels), optimize=False)
     exact = list(dict.fromkeys([(255, 255, 255), *map(palette.rgb, palette.ALL), *kept]))
     adapted = Image.fromarray(pixels).quantize(colours - len(exact), Image.Quantize.MEDIANCUT).getpalette()
     table = np.concatenate([exact, np.reshape(adapted, (-1, 3))]).astype(np.uint8)[:colours]
@@ -55,9 +55,9 @@ def png_bytes(figure: Figure, colours: int | None = 64, kept: Sequence[tuple[int
     return _saved(picture)
 
 
-def _saved(picture: Image.Image) -> bytes:
+def _saved(picture: Image.Image, optimize: bool = True) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, "png", optimize=True)
+    picture.save(buffer, "png", optimize=optimize)
     return buffer.getvalue()
 
 

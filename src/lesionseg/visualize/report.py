@@ -7,26 +7,51 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from typing import Any
 
 import jinja2
 import numpy as np
 from PIL import Image
 
 from lesionseg.visualize import gallery, palette
-from lesionseg.visualize.charts import Chart
+from lesionseg.visualize.charts import Chart, split_name
+from lesionseg.visualize.image_file import file_bytes
 from lesionseg.visualize.results import Results
 
 QUALITY = 82  # WebP of the gallery panels
 FULL_SIZE = 96  # examples on the page from which on panels shrink: it stays under 4 MB with three splits of 64
-HEADLINE = (  # figures of a split, by group and name, that open the page
-    ("per_image", "dice", "Dice, mean over images"),
-    ("per_image", "iou", "IoU (Jaccard), mean over images"),
-    ("pooled", "dice", "Dice, pooled over all pixels"),
-    ("pooled", "iou", "IoU (Jaccard), pooled over all pixels"),
-    ("official", "threshold_jaccard", "ISIC 2018 score: mean threshold Jaccard at native size"),
-    ("official", "failure_rate", "Failures: share of images with a Jaccard below 0.65"),
-    ("boundary", "hd95", "Hausdorff distance, 95th percentile, in pixels at native size"),
+HEADLINE = (  # scores of a split, by group and name, that open the page; the words, and where they are explained
+    ("per_image", "dice", "Dice, mean over images", "dice"),
+    ("per_image", "iou", "IoU (Jaccard), mean over images", "iou"),
+    ("pooled", "dice", "Dice, pooled over all pixels", "dice"),
+    ("pooled", "iou", "IoU (Jaccard), pooled over all pixels", "iou"),
+    ("official", "threshold_jaccard", "ISIC 2018 score: mean threshold Jaccard at native size", "threshold_jaccard"),
+    ("official", "failure_rate", "Failures: share of images with a Jaccard below 0.65", "failure_rate"),
+    ("boundary", "hd95", "Hausdorff distance, 95th percentile, in pixels at native size", "hd95"),
 )
+MEANINGS = {  # of the scores, by the anchor that the tables link to: name, words
+    "dice": ("Dice", "Twice the overlap of prediction and truth, divided by the sum of their areas: 1 is a perfect "
+             "match, 0 none. The mean over images counts each image once; pooled over all pixels, large lesions count "
+             "more. Two empty masks score 1."),
+    "iou": ("IoU, Jaccard", "The overlap divided by the union; Dice / (2 - Dice). Lower than Dice for the same masks."),
+    "precision": ("Precision", "The share of the predicted lesion pixels that are lesion."),
+    "recall": ("Recall", "The share of the lesion pixels that were found (sensitivity)."),
+    "threshold_jaccard": ("Threshold Jaccard", "The score of the ISIC 2018 challenge: the mean over images of the "
+                          "Jaccard at native size, in which an image below 0.65 counts 0."),
+    "failure_rate": ("Failure rate", "The share of images with a Jaccard below 0.65 at native size."),
+    "hd95": ("HD95", "The 95th percentile of the distances between the two outlines, in pixels at native size; "
+             "lower is better."),
+    "calibration": ("Expected calibration error", "The mean gap between the predicted probability and the share of "
+                    "pixels that really are lesion; 0 is perfect."),
+    "interval": ("95 % interval", "From resampling the images (bootstrap): how far the score would move with another "
+                 "sample of images of the same kind. It does not cover another training, camera or clinic."),
+}  # fmt: skip
+SOURCES = {
+    "synthetic": "synthetic photographs drawn by this project",
+    "isic2018": "ISIC 2018 Task 1, official archives",
+    "folder": "a folder of the user's own pairs",
+}
+NOT_SHOWN = ("group", "tp", "fp", "fn", "tn", "dice_native", "predicted_fraction")  # columns of the CSV alone
 LABELS = {  # of columns of the table of images whose name does not say it all
     "dice": "Dice",
     "iou": "IoU",
@@ -36,7 +61,6 @@ LABELS = {  # of columns of the table of images whose name does not say it all
     "mean_surface_distance": "surface distance, px",
     "touches_border": "touches border (1: yes)",
 }
-BROAD, SMALLEST = 700, 0.6  # a chart at least this many pixels wide shrinks to this share on a phone, then scrolls
 BREAKDOWNS = {"by_size": "By lesion size", "by_border": "By lesion touching the border"}
 BROKEN_DOWN = ("images", "dice", "iou", "precision", "recall", "threshold_jaccard", "failure_rate", "hd95")
 
@@ -52,37 +76,38 @@ class Column:
 
 
 def render(
-    results: Results,
-    galleries: Sequence[gallery.Gallery],
-    charts: Sequence[tuple[Chart, bytes]],
-    origins: Mapping[str, Mapping],
+    results: Results, galleries: Sequence[gallery.Gallery], charts: Sequence[Chart], data: Mapping[str, Any]
 ) -> str:
-    """The page.
-
-    `charts` come with their PNG bytes. `origins` are what the figures come from, settings and data: title -> nested
-    keys and values.
-    """
+    """The page. `data` is the summary of the data set that preprocessing wrote."""
     table = results.tables["per_image"]
-    merged = {split: _merged(figures, results.detail[split]) for split, figures in results.evaluation.items()}
+    merged = {split: _merged(scores, results.detail[split]) for split, scores in results.evaluation.items()}
     crowd = max(1.0, sum(len(each.examples) for each in galleries) / FULL_SIZE)
-    columns = [_column(name, texts) for name, texts in table.columns.items()]
+    columns = [_column(name, texts) for name, texts in table.columns.items() if name not in NOT_SHOWN]
     rows = list(zip(*(_values(column, table.texts(column.name)) for column in columns), strict=True))
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     source = resources.files("lesionseg.visualize").joinpath("report.html.j2").read_text(encoding="utf-8")
     page = environment.from_string(source).render(
-        splits={split: figures["images"] for split, figures in results.evaluation.items()},
+        splits={split: scores["images"] for split, scores in results.evaluation.items()},
+        names={split: split_name(split) for split in results.evaluation},
+        about=about(results, data),
+        warning=chosen_on(results.network),
+        official="isic2018" in data.get("sources", {}),
+        meanings=MEANINGS,
         headline=_headline(merged),
         breakdowns={split: _breakdowns(results.detail[split]) for split in merged},
-        figures={split: figure_rows(figures) for split, figures in merged.items()},
-        galleries=[
-            (each.kind, each.split, [_shown(example, crowd) for example in each.examples]) for each in galleries
+        scores={split: score_rows(scores) for split, scores in merged.items()},
+        galleries=[(each.title, [_shown(example, crowd) for example in each.examples]) for each in galleries],
+        charts=[
+            (chart.title, chart.caption, _data_uri(file_bytes(chart.figure, "svg"), "svg+xml")) for chart in charts
         ],
-        charts=[(chart.title, chart.caption, _data_uri(png, "png"), _smallest(png)) for chart, png in charts],
         columns=columns,
         rows=rows,
-        origins={title: setting_rows(values) for title, values in origins.items()},
+        origins={
+            title: setting_rows(values)
+            for title, values in {"Network and training": results.network, "Data": data}.items()
+        },
         palette=palette,
     )
     script = page.rpartition("<script>")[2].partition("</script>")[0]
@@ -90,27 +115,68 @@ def render(
     return page.replace("script-src 'sha256-'", f"script-src 'sha256-{digest}'", 1)
 
 
-def figure_rows(nested: Mapping, group: str = "") -> list[tuple[str, str, str]]:
-    """Flatten nested figures to rows (name, value, interval), all texts, in the given order; not the breakdowns."""
+def about(results: Results, data: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the page is about, in rows (name, words): data, network, weights, thresholds, environment."""
+    network = results.network
+    sources = [f"{SOURCES.get(name, name)} ({_images(count)})" for name, count in data.get("sources", {}).items()]
+    splits = [f"{_images(part['images'])} in {name}" for name, part in data.get("splits", {}).items()]
+    cuts = [
+        f"{part['threshold']:.2f} on {split}" for split, part in results.evaluation.items() if part.get("threshold")
+    ]
+    rows = {
+        "Data": "; ".join(sources),
+        "Splits": ", ".join(splits),
+        "Network": f"{network.get('network', '')}, base width {network.get('base_width', '')}",
+        "Weights kept": f"epoch {number(network['epoch'])}, by the rule “{network.get('keep', 'last')}”"
+        if "epoch" in network
+        else "",
+        "Weights file": f"SHA-256 {results.weights_sha256[:16]}…",
+        "Threshold": f"pixels at or above this probability count as lesion: {', '.join(cuts)}" if cuts else "",
+        "Trained on": ", ".join(str(network[name]) for name in ("device", "precision") if name in network),
+    }
+    return [(name, words) for name, words in rows.items() if words]
+
+
+def chosen_on(network: Mapping[str, Any]) -> str:
+    """A warning where the validation split chose the weights; nothing where it did not."""
+    used = ["the epoch kept"] if network.get("keep") == "best" else []
+    used += ["when to stop"] if network.get("train.early_stopping") else []
+    if not used:
+        return ""
+    return (
+        f"The validation split chose {' and '.join(used)}: its scores here flatter the network. "
+        "Rely on a test split (preprocess.test_fraction), an official or an external set."
+    )
+
+
+def _images(count: int) -> str:
+    return f"{count:,} image" + ("" if count == 1 else "s")
+
+
+def score_rows(nested: Mapping, group: str = "") -> list[tuple[str, str, str]]:
+    """Flatten nested scores to rows (name, value, interval), all texts, in the given order; not the breakdowns."""
     rows = []
     for name, value in nested.items():
         path = f"{group} · {name}" if group else name
         if isinstance(value, Mapping):
-            rows += [] if name in BREAKDOWNS else figure_rows(value, path)
+            rows += [] if name in BREAKDOWNS else score_rows(value, path)
         elif not _is_bound(name, nested):
             rows.append((path, number(value), interval(nested, name)))
     return rows
 
 
-def _breakdowns(detail: Mapping[str, Mapping]) -> list[tuple[str, list[str], list[tuple[str, list[str]]]]]:
-    """Tables of a split's groups of images: (title, columns, rows), a row being (group, values)."""
+def _breakdowns(detail: Mapping[str, Mapping]) -> list[tuple[str, list[str], list[tuple[str, list[tuple[str, str]]]]]]:
+    """Tables of a split's groups of images: (title, columns, rows), a row being (group, (value, interval) each)."""
     labels = [LABELS.get(name, name.replace("_", " ")) for name in BROKEN_DOWN]
-
-    def cells(figures: Mapping) -> list[str]:
-        return ["–" if figures[name] is None else number(figures[name]) for name in BROKEN_DOWN]
-
     return [
-        (title, labels, [(group, cells(figures)) for group, figures in detail[key].items()])
+        (
+            title,
+            labels,
+            [
+                (group, [(number(scores[name]), interval(scores, name)) for name in BROKEN_DOWN])
+                for group, scores in detail[key].items()
+            ],
+        )
         for key, title in BREAKDOWNS.items()
     ]
 
@@ -130,9 +196,9 @@ def setting_rows(nested: Mapping, group: str = "") -> list[tuple[str, str]]:
 
 
 def number(value: object) -> str:
-    """A value as the page shows it: grouped integers, few decimals, a word for what is undefined."""
+    """A value as the page shows it: grouped integers, few decimals, a dash for what has no value."""
     if value is None:
-        return "undefined"
+        return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
@@ -166,18 +232,16 @@ def _is_bound(name: str, figures: Mapping) -> bool:
     return end in ("low", "high") and stem in figures
 
 
-def _headline(evaluation: Mapping[str, Mapping]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Rows of the opening table: (words, one (value, interval) for each split); figures no split has are left out."""
+def _headline(evaluation: Mapping[str, Mapping]) -> list[tuple[str, str, list[tuple[str, str]]]]:
+    """Rows of the opening table: (words, anchor of the meaning, one (value, interval) a split); empty rows left out."""
     rows = []
-    for group, name, words in HEADLINE:
+    for group, name, words, meaning in HEADLINE:
         cells = [
-            (number(figures[group][name]), interval(figures[group], name))
-            if name in figures.get(group, {})
-            else ("", "")
-            for figures in evaluation.values()
+            (number(scores[group][name]), interval(scores[group], name)) if name in scores.get(group, {}) else ("", "")
+            for scores in evaluation.values()
         ]
         if any(value for value, _ in cells):
-            rows.append((words, cells))
+            rows.append((words, meaning, cells))
     return rows
 
 
@@ -192,12 +256,6 @@ def _shown(example: gallery.Example, crowd: float) -> dict:
         "height": size[0],
         "width": size[1],
     }
-
-
-def _smallest(png: bytes) -> int:
-    """The width in pixels below which a chart does not shrink; 0: it always fits the screen."""
-    with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
-        return round(SMALLEST * picture.width) if picture.width >= BROAD else 0
 
 
 def _webp(pixels: np.ndarray) -> bytes:

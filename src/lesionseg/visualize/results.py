@@ -1,5 +1,6 @@
 """What the evaluation wrote, read back for the pictures and checked against itself before anything is drawn."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -99,6 +100,7 @@ class Results:
     tables: dict[str, Table]  # name in TABLES -> table
     history: Table  # of the training
     network: dict  # what the weights say of themselves
+    weights_sha256: str  # of the weights file
 
     def by_split(self, table: str, column: str) -> dict[str, np.ndarray]:
         """A numeric column of a table for each split."""
@@ -131,7 +133,9 @@ def read_results(evaluation: str | Path, tables: str | Path, model: str | Path) 
     if problems:
         raise InputError(problems)
     ordered = {split: evaluation[split] for split in EVALUATED if split in evaluation}
-    return Results(ordered, detail, read, history, network)
+    with open(model / "weights.safetensors", "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Results(ordered, detail, read, history, network, digest)
 
 
 @dataclass(frozen=True)
