@@ -40,7 +40,7 @@ MEANINGS = {  # of the scores, by the anchor that the tables link to: name, word
                           "Jaccard at native size, in which an image below 0.65 counts 0."),
     "failure_rate": ("Failure rate", "The share of images with a Jaccard below 0.65 at native size."),
     "hd95": ("HD95", "The 95th percentile of the distances between the two outlines, in pixels at native size; "
-             "lower is better."),
+             "lower is better. Where one mask alone is empty, the image counts with its diagonal."),
     "calibration": ("Expected calibration error", "The mean gap between the predicted probability and the share of "
                     "pixels that really are lesion; 0 is perfect."),
     "interval": ("95 % interval", "From resampling the images (bootstrap): how far the score would move with another "
