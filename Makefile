@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PROFILES := $(notdir $(basename $(wildcard profiles/*.txt)))
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -13,7 +14,7 @@ export DVC_SITE_CACHE_DIR ?= $(HOME)/.cache/lesionseg-dvc
 unexport PYTHONHOME PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro test test-slow test-all lint format gate report page own tiny exp lock clean
+.PHONY: help env repro test test-slow test-all lint format gate report page own tiny exp lock audit licences clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,12 +22,16 @@ help: ## list the targets
 env: $(INSTALLED) ## make .venv with the pinned requirements
 	@install -d -m 700 "$$DVC_SITE_CACHE_DIR"
 
-$(INSTALLED): requirements.lock pyproject.toml
+$(INSTALLED): requirements.lock requirements-dev.lock requirements-torch.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "make: Python >= 3.11 is needed, found $$($(PYTHON) --version 2>&1); name one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	# What is built from source is built with the setuptools that is pinned, which therefore comes first.
+	awk '/^[a-z]/ { kept = /^setuptools==/ } kept' requirements.lock > $(VENV)/setuptools.lock
+	$(PIP) --require-hashes --no-deps -r $(VENV)/setuptools.lock
+	$(PIP) --require-hashes --no-deps --no-build-isolation -r requirements.lock -r requirements-dev.lock
+	$(PIP) -r requirements-torch.lock
+	$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
 repro: env ## the whole pipeline: what changed since the last run
@@ -71,12 +76,30 @@ exp: env ## an experiment with the settings of a file in profiles/: make exp PRO
 own: env ## make the image-mask pairs in FOLDER=data/mine an input of the pipeline
 	python tools/own.py '$(FOLDER)'
 
-lock: env ## pin anew what pyproject.toml asks for
-	pip-compile --quiet --upgrade --extra dev --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links \
-	  --no-annotate --no-header --output-file requirements.lock pyproject.toml
-	# One pin for every build of torch: the wheel decides whether it is the CPU or the CUDA one, and brings its own needs.
-	sed -i -e 's/^\(torch==[0-9.]*\)+.*/\1/' -e '/^nvidia-[a-z-]*-cu[0-9]*==/d' -e '/^triton==/d' \
-	  -e '1i # Every pin, made by `make lock` from pyproject.toml. Installed by `make env`.' requirements.lock
+# torch stands apart: one pin serves the CPU wheel and the CUDA build, which differ in hash and in what they need besides.
+UNHASHED := ^(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z-]+)==
+COMPILE := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
+OF_TORCH := awk '/^[a-z]/ { left_out = $$0 ~ /$(UNHASHED)/ } !left_out'
+
+lock: env ## pin anew what pyproject.toml asks for, with hashes (needs the network)
+	$(COMPILE) --upgrade --extra dev --output-file .everything.lock
+	$(COMPILE) --constraint .everything.lock --output-file .runtime.lock
+	@echo '# What the pipeline runs on. Made by `make lock` from pyproject.toml, installed by `make env`.' > requirements.lock
+	$(OF_TORCH) .runtime.lock >> requirements.lock
+	@echo '# What development needs besides. Made by `make lock`, installed by `make env`.' > requirements-dev.lock
+	$(OF_TORCH) .everything.lock | awk 'NR == FNR { known[$$1] = 1; next } /^[a-z]/ { left_out = $$1 in known } !left_out' \
+	  requirements.lock - >> requirements-dev.lock
+	@echo '# Without hashes: the wheel found decides whether it is the CPU or the CUDA build. Made by `make lock`.' > requirements-torch.lock
+	sed -n 's/^\(torch==[0-9.]*\).*/\1/p' .runtime.lock >> requirements-torch.lock
+	rm .everything.lock .runtime.lock
+	python tools/environment.py
+
+audit: env ## known weaknesses of the pinned packages (needs the network)
+	pip-audit --no-deps --disable-pip --requirement requirements.lock --requirement requirements-dev.lock
+
+licences: env ## fail where a package's licence would bind this project; those named are tools of DVC, not linked to
+	pip-licenses --from=mixed --partial-match --fail-on="AGPL;Affero;GPLv3;General Public License v3" >/dev/null
+	pip-licenses --from=mixed --partial-match --fail-on="GPL;General Public" --ignore-packages asyncssh dulwich grandalf pygit2
 
 clean: ## remove .venv and caches (not the data)
 	rm -rf $(VENV) .pytest_cache .ruff_cache src/*.egg-info

@@ -1,12 +1,11 @@
 """Names from strangers stay names: in files, tables, charts, Markdown, on a terminal."""
 
-import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
+import pull_request
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -85,16 +84,16 @@ def test_nothing_in_a_cell_is_markdown(text):
     assert markdown("1e-05") == "1e-05"
 
 
-def test_the_report_of_a_pull_request_shows_parameters_as_text():
+def test_the_report_of_a_pull_request_shows_parameters_as_text(monkeypatch):
     evil = "| @team [Approve](https://a.example) |\n\n# Approved"
-    changes = {"params.yaml": {"train.network": {"old": "unet", "new": evil}, "train.epochs": {"old": 3, "new": 4}}}
-    script = ROOT / ".github/diff_table.py"
-    report = subprocess.run([sys.executable, "-I", script], input=json.dumps(changes), capture_output=True, text=True)
-    assert report.returncode == 0, report.stderr
-    lines = report.stdout.splitlines()
-    assert lines[2] == "| params.yaml | train.epochs | 3 | 4 |"
-    assert len(lines) == 5
-    assert not re.search(r"@|\[|#(?!\d)", report.stdout)
+    changed = {"train.network": ("unet", evil), evil: (3, 4), "train.epochs": (3, 4)}
+    monkeypatch.setattr(pull_request, "PARAMETERS", ("params.yaml",))
+    monkeypatch.setattr(pull_request, "text", lambda commit, path: "")
+    monkeypatch.setattr(pull_request, "changes", lambda base, path: ([evil], changed))
+    table = pull_request.parameters("main")
+    assert "| params.yaml | train.epochs | 3 | 4 |" in table
+    assert len(table.splitlines()) == 2 + 4
+    assert not re.search(r"@|\[|#(?!\d)", table)
 
 
 @pytest.mark.parametrize("text", ["scan_$5_$6", "$\\frac{$", "a$^$b"])
@@ -136,7 +135,7 @@ def test_make_gives_dvc_an_index_cache_of_its_own(tmp_path):
     (tmp_path / ".venv/bin").mkdir(parents=True)
     (tmp_path / ".venv/bin/dvc").write_text('#!/bin/sh\necho "$DVC_SITE_CACHE_DIR"\n')
     (tmp_path / ".venv/bin/dvc").chmod(0o755)
-    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+    for name in ("Makefile", "pyproject.toml", *(path.name for path in ROOT.glob("requirements*.lock"))):
         (tmp_path / name).write_text((ROOT / name).read_text(encoding="utf-8"))
     (tmp_path / ".venv/.installed").touch()
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}

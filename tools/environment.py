@@ -6,6 +6,7 @@ again. `make lock` calls this after it has pinned anew.
 
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from import_closure import REPOSITORY, packages
@@ -34,9 +35,9 @@ def pinned(lock: Path) -> dict[str, str]:
     return dict(re.findall(r"^([a-z0-9-]+)==([^\s+;\\]+)", lock.read_text(encoding="utf-8"), re.MULTILINE))
 
 
-def environment(lock: Path) -> dict[str, dict[str, str]]:
+def environment(locks: Iterable[Path]) -> dict[str, dict[str, str]]:
     """Stage -> distribution -> version, of the computing packages that the stage's code imports."""
-    versions = pinned(lock)
+    versions = {package: version for lock in locks for package, version in pinned(lock).items()}
     return {
         stage: {
             package: versions[package]
@@ -50,7 +51,7 @@ def environment(lock: Path) -> dict[str, dict[str, str]]:
 
 def main() -> None:
     lines = [HEADER]
-    for stage, versions in environment(REPOSITORY / "requirements.lock").items():
+    for stage, versions in environment(REPOSITORY.glob("requirements*.lock")).items():
         lines.append(f"{stage}:\n")
         lines += [f'  {package}: "{version}"\n' for package, version in versions.items()]
     (REPOSITORY / "environment.yaml").write_text("".join(lines), encoding="utf-8")

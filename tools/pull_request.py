@@ -24,6 +24,7 @@ sys.path.insert(0, str(REPOSITORY / "tools"))
 import gate  # noqa: E402
 
 from lesionseg.common.errors import InputError  # noqa: E402
+from lesionseg.common.text import markdown as as_text  # noqa: E402
 from lesionseg.compare import comparison, table  # noqa: E402
 from lesionseg.compare.command import images, interval, markdown  # noqa: E402
 from lesionseg.scoring.bootstrap import Resampling  # noqa: E402
@@ -169,7 +170,8 @@ def metrics(base: str) -> str:
 
 
 def _value(value: object) -> str:
-    return "" if value is None else f"{value:.5g}" if isinstance(value, float) else str(value)
+    """A value for a cell; a pull request may set a parameter to any Markdown, and here it stays text."""
+    return "" if value is None else f"{value:.5g}" if isinstance(value, float) else as_text(str(value))
 
 
 def _change(old: object, new: object) -> str:
@@ -184,8 +186,8 @@ def parameters(base: str) -> str:
         if text(base, path) is None and text("HEAD", path) is None:
             continue
         gone, different = changes(base, path)
-        rows += [(path, name, _value(old), _value(new)) for name, (old, new) in different.items()]
-        rows += [(path, name, "", "removed") for name in gone]
+        rows += [(path, as_text(name), _value(old), _value(new)) for name, (old, new) in different.items()]
+        rows += [(path, as_text(name), "", "removed") for name in gone]
     return markdown(("file", "name", "before", "after"), rows) if rows else "No change."
 
 
