@@ -157,7 +157,7 @@ def metrics(base: str) -> str:
     for path in declared:
         gone, different = changes(base, path)
         missing += [f"{path}: {name}" for name in gone]
-        rows += [(path, name, *map(_value, pair), _change(*pair)) for name, pair in different.items()]
+        rows += [(path, as_text(name), *map(_value, pair), _change(*pair)) for name, pair in different.items()]
     missing += [f"{path}: not declared in dvc.yaml" for path in metrics_files(base) if path not in declared]
     shown = markdown(("file", "metric", "before", "after", "change"), rows) if rows else "No change."
     if missing:
