@@ -14,7 +14,7 @@ export DVC_SITE_CACHE_DIR ?= $(HOME)/.cache/lesionseg-dvc
 unexport PYTHONHOME PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro test test-slow test-all lint format gate report page own tiny exp lock audit licences clean
+.PHONY: help env repro test test-slow test-all lint format gate report page own tiny exp lock audit licences clean merge accept
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,12 @@ tiny: env ## all five stages on tiny data in a throwaway clone
 exp: env ## an experiment with the settings of a file in profiles/: make exp PROFILE=isic2018
 	@$(if $(and $(filter 1,$(words $(PROFILE))),$(filter $(PROFILES),$(PROFILE))),,echo "make exp: name one with PROFILE=: $(PROFILES)"; exit 1)
 	dvc exp run $$(sed -n 's/^[a-z]/-S &/p' 'profiles/$(PROFILE).txt')
+
+merge: env ## after `git merge`: settle dvc.lock, metrics/ and plots/, and run what both sides changed
+	python tools/merge.py
+
+accept: env ## take a change of code that alters no result into dvc.lock (the tiny run before and after, byte for byte)
+	python tools/accept.py $(BASE)
 
 own: env ## make the image-mask pairs in FOLDER=data/mine an input of the pipeline
 	python tools/own.py '$(FOLDER)'
