@@ -25,10 +25,12 @@ from PIL import Image
 
 from lesionseg.common.parallel import cores
 from lesionseg.evaluate.boundary import compare_boundaries
-from lesionseg.evaluate.evaluation import Case, Threshold, evaluate
+from lesionseg.evaluate.evaluation import Case, Outputs, evaluate
+from lesionseg.evaluate.measurement import Maps
+from lesionseg.evaluate.split_scores import Setting
+from lesionseg.formats.processed import Processed
 from lesionseg.images.masks import read_mask
 from lesionseg.inference import native
-from lesionseg.inference.postprocess import Cleaning
 from lesionseg.inference.prediction import BATCH, VIEWS, predict
 from lesionseg.inference.refine import REFINEMENTS
 from lesionseg.networks import build
@@ -83,7 +85,7 @@ def opened(folder: Path, images: int) -> tuple[list[Case], np.ndarray, np.ndarra
     """The cases of a folder that `data_set` filled, over and over until there are `images`."""
     probabilities, masks = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("probabilities", "masks"))
     there = len(masks)
-    cases = [Case(f"{i}", "val", i % there, folder / f"{i % there}_segmentation.png") for i in range(images)]
+    cases = [Case(f"{i}", "val", i % there, folder / f"{i % there}_segmentation.png", f"{i}") for i in range(images)]
     return cases, probabilities, masks
 
 
@@ -118,10 +120,9 @@ def scaling(cases: list[Case], probabilities: np.ndarray, masks: np.ndarray, fol
 
 
 def run(cases: list[Case], probabilities: np.ndarray, masks: np.ndarray, folder: Path, workers: int) -> dict:
-    cut = {"val": Threshold(0.5, "fixed")}
-    return evaluate(
-        cases, probabilities, probabilities, masks, cut, Cleaning(), folder / "predicted.npy", None, workers
-    )
+    data = Processed([], np.broadcast_to(np.uint8(150), (*masks.shape, 3)), masks)
+    outputs = Outputs(folder / "predicted.npy")
+    return evaluate(cases, data, Maps(probabilities, probabilities), {"val": Setting()}, outputs, workers)
 
 
 def memory(folder: Path, images: int) -> None:

@@ -1,6 +1,5 @@
 """Score the network on the images it was not trained on, at its own resolution and at the original's."""
 
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -12,15 +11,18 @@ from lesionseg.common.parallel import worker_count
 from lesionseg.common.parameters import Field, Group, Runtime, load
 from lesionseg.common.stage import run_stage
 from lesionseg.evaluate import submission
-from lesionseg.evaluate.evaluation import Case, Predictor, cases, evaluate, thresholds
+from lesionseg.evaluate.evaluation import Outputs, Predictor, cases, evaluate, thresholds
+from lesionseg.evaluate.image_metrics import labels
 from lesionseg.evaluate.members import compare_members
-from lesionseg.evaluate.split_report import SplitReport, compared
+from lesionseg.evaluate.split_scores import Setting, chosen_by_val, compared
 from lesionseg.evaluate.tables import write_tables
-from lesionseg.formats import manifest
+from lesionseg.formats import manifest, metadata
 from lesionseg.formats.processed import open_folders
 from lesionseg.inference.postprocess import Cleaning
+from lesionseg.inference.prediction import PRECISION
 from lesionseg.networks import weights
 from lesionseg.networks.ensemble import Ensemble
+from lesionseg.scoring.bootstrap import Resampling
 
 RAW, PROCESSED, HELD_OUT = Path("data/raw"), Path("data/processed"), Path("data/held_out")
 WEIGHTS = Path("models/segmentation/weights.safetensors")
@@ -34,7 +36,7 @@ class Parameters(Group):
     opening: int = Field(ge=0, le=64)
     keep_largest: bool
     fill_holes: bool
-    refinement: Literal["none", "guided_filter"]
+    refinement: Literal["none", "crf"]
     test_time_augmentation: Literal["none", "flips", "flips_rotations"]
     submission: bool
     bootstrap_samples: int = Field(ge=100, le=100_000)
@@ -45,46 +47,41 @@ def main() -> None:
     parameters, runtime = load("evaluate", Parameters), load("runtime", Runtime)
     data = open_folders(PROCESSED, HELD_OUT)
     held_out = cases(data.samples, {pair.id: RAW / pair.mask for pair in manifest.read(RAW)})
-    model, metadata = weights.load(WEIGHTS)
+    known = metadata.read(RAW).rows
+    model, said = weights.load(WEIGHTS)
     device = choose_device(runtime.device)
     workers = worker_count(runtime.workers)
     predictor = Predictor(model, device, parameters.test_time_augmentation, parameters.refinement, workers)
-    cut = thresholds(
+    chosen = thresholds(
         parameters.threshold_from,
         parameters.threshold,
         held_out,
         lambda split: predictor.sweep(data.images, data.masks, data.rows(split)),
     )
     cleaning = Cleaning(parameters.opening, parameters.keep_largest, parameters.fill_holes)
+    settings = {
+        split: Setting(*threshold, cleaning, predictor.changes, chosen_by_val(said) if split == "val" else None)
+        for split, threshold in chosen.items()
+    }
     submission.start(SUBMISSION)
-    keep = partial(submission.write_mask, SUBMISSION) if parameters.submission else None
+    outputs = Outputs(EVALUATION / "predicted.npy", SUBMISSION if parameters.submission else None)
     with predictor.saved(data.images, [case.row for case in held_out], EVALUATION / "probabilities.npy") as maps:
-        reports = evaluate(held_out, *maps, data.masks, cut, cleaning, EVALUATION / "predicted.npy", keep, workers)
+        scored = evaluate(held_out, data, maps, settings, outputs, workers)
         if isinstance(model, Ensemble):
-            values = {split: threshold.value for split, threshold in cut.items()}
-            write_json(EVALUATION / "members.json", compare_members(model, maps[1], data, held_out, values, device))
-    environment = {"device": describe_device(device), "trained_in": metadata.get("precision")}
-    write(held_out, reports, parameters, environment)
-
-
-def write(
-    held_out: list[Case], reports: dict[str, SplitReport], parameters: Parameters, environment: dict[str, str]
-) -> None:
-    """Write the metrics, the tables, and which image each prediction belongs to."""
-    bootstrap = (parameters.bootstrap_samples, parameters.seed)
+            values = {split: threshold.value for split, threshold in chosen.items()}
+            members = compare_members(model, maps.plain, data, held_out, values, device)
+            write_json(EVALUATION / "members.json", members)
     write_csv(
         EVALUATION / "samples.csv",
         ("id", "split", "index"),
         ({"id": case.id, "split": case.split, "index": case.row} for case in held_out),
     )
-    write_tables(PLOTS, reports)
-    scores = {split: one.headline(*bootstrap) for split, one in reports.items()}
-    write_json(EVALUATION / "scores.json", scores)
-    write_json(EVALUATION / "breakdowns.json", {split: one.detail(*bootstrap) for split, one in reports.items()})
-    write_json(
-        METRICS / "evaluation.json",
-        {split: compared(figures) for split, figures in scores.items()} | {"ran": environment},
-    )
+    write_tables(PLOTS, scored)
+    resampling = Resampling(parameters.bootstrap_samples, parameters.seed)
+    detail = {split: one.detail(resampling, known) for split, one in scored.items()}
+    ran = {"device": describe_device(device), "predicted_in": PRECISION, "trained_in": said.get("precision")}
+    write_json(EVALUATION / "detail.json", {"splits": detail, "labels": labels(), "ran": ran})
+    write_json(METRICS / "evaluation.json", {split: compared(one) for split, one in detail.items()} | {"ran": ran})
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tiny_data import Network, trained_network
+
 REPOSITORY = Path(__file__).parents[1]
 
 
@@ -89,3 +91,9 @@ def tiny_run(tmp_path_factory) -> Clone:
     clone = clone_repository(tmp_path_factory.mktemp("tiny") / "clone")
     clone.dvc("exp", "run", *overlay("tiny.txt"))
     return clone
+
+
+@pytest.fixture(scope="session")
+def network() -> Network:
+    """State and metadata of a small network that has learnt the pictures of tiny_data a little."""
+    return trained_network()

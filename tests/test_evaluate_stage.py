@@ -2,35 +2,21 @@
 
 import csv
 import json
-import os
-import runpy
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
-import torch
-import yaml
 from isic_challenge_scoring.segmentation import SegmentationScore
 from PIL import Image
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from lesionseg.common.errors import InputError
-from lesionseg.formats import manifest
-from lesionseg.formats.manifest import Pair
-from lesionseg.formats.processed import Sample, write_samples
-from lesionseg.networks import build, weights
 from lesionseg.scoring import scores
 from lesionseg.scoring.counts import count
-
-REPOSITORY = Path(__file__).parents[1]
-SIZE = 32
-SIZES = [(120, 90), (90, 120), (200, 160), (64, 64), (24, 20), (333, 250), (151, 77), (80, 60)]  # width, height
-OFFICIAL = {"val": "training", "train": "training", "official_test": "test"}
+from tiny_data import REPOSITORY, SIZE, Network, constant_network, run_stage, write_data, write_model
 
 
 @dataclass
@@ -38,41 +24,26 @@ class World:
     """A directory with everything the stage reads."""
 
     root: Path
-    truth: dict[str, np.ndarray] = field(default_factory=dict)  # native masks by id
+    truth: dict[str, np.ndarray]  # native masks by id
 
-    def run(self, **changes) -> dict:
-        """Run the stage in this process with changed parameters; returns metrics/evaluation.json."""
-        path = self.root / "params.yaml"
-        original = path.read_text(encoding="utf-8")
-        content = yaml.safe_load(original)
-        runtime = {key: changes.pop(key) for key in ("workers",) if key in changes}
-        content["evaluate"] |= changes
-        content["runtime"] |= runtime
-        path.write_text(yaml.safe_dump(content), encoding="utf-8")
-        here = Path.cwd()
-        os.chdir(self.root)
-        sys.path.insert(0, str(REPOSITORY / "stages"))
-        try:
-            runpy.run_path(str(REPOSITORY / "stages/evaluate.py"), run_name="stage")["main"]()
-        finally:
-            sys.path.remove(str(REPOSITORY / "stages"))
-            os.chdir(here)
-            path.write_text(original, encoding="utf-8")
-        return self.json("evaluation")
+    def run(self, workers: int = 2, **changes) -> dict:
+        """Run the stage in this process with changed parameters; returns the splits of detail.json."""
+        run_stage(self.root, "evaluate", {"workers": workers}, **{"bootstrap_samples": 100} | changes)
+        return self.json("data/evaluation/detail.json")["splits"]
 
     def json(self, name: str) -> dict:
-        return json.loads((self.root / f"metrics/{name}.json").read_text(encoding="utf-8"), parse_constant=no_nan)
+        return json.loads((self.root / name).read_text(encoding="utf-8"), parse_constant=no_nan)
 
     def table(self, name: str) -> list[dict[str, str]]:
         with open(self.root / f"plots/{name}.csv", newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))
 
     def array(self, name: str) -> np.ndarray:
-        return np.load(self.root / f"data/predictions/{name}.npy")
+        return np.load(self.root / f"data/evaluation/{name}.npy")
 
     def outputs(self) -> dict[str, bytes]:
         """Every file the stage writes."""
-        folders = ("metrics", "plots", "data/predictions", "data/submission")
+        folders = ("metrics", "plots", "data/evaluation", "data/submission")
         files = (path for folder in folders for path in (self.root / folder).rglob("*") if path.is_file())
         return {str(path.relative_to(self.root)): path.read_bytes() for path in files}
 
@@ -81,77 +52,15 @@ def no_nan(text: str):
     raise AssertionError(f"{text} is not JSON")
 
 
-def lesion(index: int, width: int, height: int) -> np.ndarray:
-    """A mask uint8 (height, width): blobs; every eighth empty and every eighth full."""
-    if index % 8 == 4:
-        return np.zeros((height, width), np.uint8)
-    if index % 8 == 6:
-        return np.ones((height, width), np.uint8)
-    noise = np.random.default_rng(index).standard_normal((6, 6)).astype(np.float32)
-    field = cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
-    return (field > np.quantile(field, [0.97, 0.9, 0.7, 0.4][index % 4])).astype(np.uint8)
-
-
-def make(root: Path, splits: list[str], masks: list[np.ndarray] | None = None) -> World:
-    """Write raw and processed data: reddish where there is lesion, so that a small network learns it at once."""
-    world = World(root)
-    for folder in ("data/raw/masks", "data/raw/images", "data/processed", "models/unet"):
-        (root / folder).mkdir(parents=True)
-    pairs, samples, small_masks, images = [], [], [], []
-    for index, split in enumerate(splits):
-        width, height = SIZES[index % len(SIZES)]
-        mask = lesion(index, width, height) if masks is None else masks[index]
-        height, width = mask.shape
-        name = f"ISIC_{index:07d}"
-        world.truth[name] = mask
-        Image.fromarray(mask * np.uint8(255)).save(root / f"data/raw/masks/{name}_segmentation.png")
-        small = (cv2.resize(mask * 255.0, (SIZE, SIZE), interpolation=cv2.INTER_AREA) >= 128).astype(np.uint8)
-        noise = np.random.default_rng(index).normal(0, 25, (SIZE, SIZE, 3))
-        images.append(np.clip(110 + noise + small[..., None] * [60, -30, -30], 0, 255).astype(np.uint8))
-        small_masks.append(small)
-        pairs.append(Pair(name, "", f"masks/{name}_segmentation.png", width, height, "", "", OFFICIAL[split], "x"))
-        samples.append(Sample(name, split, width, height, float(mask.mean()), name))
-    (root / "data/raw").mkdir(exist_ok=True)
-    manifest.write(root / "data/raw", [Pair(**{**vars(pair), "image": f"images/{pair.id}.jpg"}) for pair in pairs])
-    np.save(root / "data/processed/images.npy", np.stack(images))
-    np.save(root / "data/processed/masks.npy", np.stack(small_masks))
-    write_samples(root / "data/processed", samples)
-    content = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
-    content["runtime"] |= {"device": "cpu", "workers": 2}
-    content["evaluate"] |= {"bootstrap_samples": 100}
-    (root / "params.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
-    return world
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> tuple[dict, dict]:
-    """A small U-Net that has learnt the red lesions a little, not perfectly."""
-    world = make(tmp_path_factory.mktemp("training"), ["train"] * 16)
-    images = np.load(world.root / "data/processed/images.npy")
-    masks = np.load(world.root / "data/processed/masks.npy")
-    torch.manual_seed(0)
-    network = build("unet", 4)
-    optimiser = torch.optim.Adam(network.parameters(), 1e-2)
-    inputs = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # images this small gain nothing from a second one
-    for _ in range(25):
-        optimiser.zero_grad()
-        binary_cross_entropy_with_logits(network(inputs)[:, 0], torch.from_numpy(masks).float()).backward()
-        optimiser.step()
-    torch.set_num_threads(threads)
-    return network.state_dict(), {"network": "unet", "base_width": 4}
+def make(root: Path, network: Network, splits: list[str], masks: list[np.ndarray] | None = None) -> World:
+    write_model(root, network)
+    return World(root, write_data(root, splits, masks))
 
 
 @pytest.fixture
-def world(tmp_path, trained) -> World:
-    """Six training images, ten of val, four of the official test set, their splits mixed."""
-    return with_network(make(tmp_path, ["val", "train", "val", "official_test", "val"] * 4), trained)
-
-
-def with_network(world: World, trained: tuple[dict, dict]) -> World:
-    weights.save(world.root / "models/unet/weights.safetensors", *trained)
-    return world
+def world(tmp_path, network) -> World:
+    """Four training images, twelve of val, four of the official test set, their splits mixed."""
+    return make(tmp_path, network, ["val", "train", "val", "official_test", "val"] * 4)
 
 
 def official(world: World, split: str, names: list[str]):
@@ -170,11 +79,11 @@ def test_the_official_scorer_gives_the_same_figures_on_the_submission(world):
         assert len(names) == evaluation[split]["images"] == images
         found, expected = evaluation[split]["official"], official(world, split, names)
         assert found["threshold_jaccard"] == pytest.approx(expected.threshold_jaccard, abs=1e-6)
-        assert found["jaccard"] == pytest.approx(expected.jaccard, abs=1e-6)
-        assert found["dice"] == pytest.approx(expected.dice, abs=1e-6)
+        assert found["jaccard_native"] == pytest.approx(expected.jaccard, abs=1e-6)
+        assert found["dice_native"] == pytest.approx(expected.dice, abs=1e-6)
         if split == "val":
             assert 0 < found["failure_rate"] < 1, "both sides of 0.65 occur"
-            assert found["threshold_jaccard"] < found["jaccard"]
+            assert found["threshold_jaccard"] < found["jaccard_native"]
         for row in world.table("per_image"):
             mask = np.asarray(Image.open(world.root / f"data/submission/{row['split']}/{row['id']}_segmentation.png"))
             assert set(np.unique(mask)) <= {0, 255}
@@ -184,9 +93,9 @@ def test_the_official_scorer_gives_the_same_figures_on_the_submission(world):
 
 def test_the_figures_follow_from_the_stored_predictions(world):
     evaluation = world.run()["val"]
-    with open(world.root / "data/predictions/samples.csv", newline="", encoding="utf-8") as file:
+    with open(world.root / "data/evaluation/samples.csv", newline="", encoding="utf-8") as file:
         kept = list(csv.DictReader(file))
-    masks = np.load(world.root / "data/processed/masks.npy")
+    masks = np.concatenate([np.load(world.root / f"data/{folder}/masks.npy") for folder in ("processed", "held_out")])
     probabilities, predicted = world.array("probabilities"), world.array("predicted")
     assert probabilities.shape == predicted.shape == (16, SIZE, SIZE)
     np.testing.assert_array_equal(predicted, probabilities >= 127.5)
@@ -212,7 +121,8 @@ def test_headline_figures_lie_within_their_intervals(world):
     for part, names in (
         ("pooled", ("dice", "iou")),
         ("per_image", ("dice", "iou")),
-        ("official", ("threshold_jaccard", "jaccard")),
+        ("official", ("threshold_jaccard", "jaccard_native")),
+        ("boundary", ("hd95", "normalised_surface_distance", "boundary_iou")),
     ):
         for name in names:
             figures = evaluation[part]
@@ -220,22 +130,22 @@ def test_headline_figures_lie_within_their_intervals(world):
 
 
 def test_breakdowns_add_up_to_all_images(world):
-    world.run()
+    evaluation = world.run()
     for split, images in (("val", 12), ("official_test", 4)):
         rows = [row for row in world.table("per_image") if row["split"] == split]
         for groups in ("by_size", "by_border"):
-            parts = world.json("evaluation_detail")[split][groups].values()
+            parts = evaluation[split][groups].values()
             assert sum(part["images"] for part in parts) == images
             dice = sum(part["images"] * part["dice"] for part in parts if part["images"])
             assert dice / images == pytest.approx(np.mean([float(row["dice"]) for row in rows]), abs=1e-4)
-        small = world.json("evaluation_detail")[split]["by_size"]["small"]
+        small = evaluation[split]["by_size"]["small"]
         assert small["images"] == sum(float(row["lesion_fraction"]) < 0.05 for row in rows)
-        touching = world.json("evaluation_detail")[split]["by_border"]["touching"]
+        touching = evaluation[split]["by_border"]["touching"]
         assert touching["images"] == sum(int(row["touches_border"]) for row in rows)
 
 
 def test_the_curves_are_small_and_in_the_form_that_dvc_draws(world):
-    world.run()
+    evaluation = world.run()
     for name in ("thresholds", "calibration", "precision_recall", "roc"):
         rows = world.table(name)
         for split in ("val", "official_test"):
@@ -244,13 +154,13 @@ def test_the_curves_are_small_and_in_the_form_that_dvc_draws(world):
             assert all(float(value) >= 0 for row in part for key, value in row.items() if key != "split")
     # the sweep at the threshold used is the score reported
     at_half = next(row for row in world.table("thresholds") if float(row["threshold"]) == 0.5)
-    assert float(at_half["dice"]) == pytest.approx(world.json("evaluation")["val"]["pooled"]["dice"], abs=6e-5)
+    assert float(at_half["dice"]) == pytest.approx(evaluation["val"]["pooled"]["dice"], abs=6e-5)
 
 
 def test_repeated_runs_are_byte_identical_whatever_the_workers(world):
-    world.run(submission=True, refinement="guided_filter", workers=1)
+    world.run(submission=True, refinement="crf", workers=1)
     first = world.outputs()
-    world.run(submission=True, refinement="guided_filter", workers=3)
+    world.run(submission=True, refinement="crf", workers=3)
     assert world.outputs() == first
 
 
@@ -293,8 +203,8 @@ def test_a_threshold_from_val_is_used_on_the_official_split_only(world):
     assert float(at_chosen["dice_per_image"]) == float(best["dice_per_image"])
 
 
-def test_a_threshold_is_not_chosen_on_the_only_split_it_would_be_scored_on(tmp_path, trained):
-    world = with_network(make(tmp_path, ["train", "val", "val"]), trained)
+def test_a_threshold_is_not_chosen_on_the_only_split_it_would_be_scored_on(tmp_path, network):
+    world = make(tmp_path, network, ["train", "val", "val"])
     with pytest.raises(InputError, match=r"evaluate\.threshold_from: found 'val'.*expected fixed, train"):
         world.run(threshold_from="val")
     assert world.outputs() == {}, "refused before anything is written"
@@ -306,7 +216,7 @@ def test_a_threshold_is_not_chosen_on_the_only_split_it_would_be_scored_on(tmp_p
         {"opening": 2},
         {"keep_largest": True},
         {"fill_holes": True},
-        {"refinement": "guided_filter"},
+        {"refinement": "crf"},
         {"test_time_augmentation": "flips"},
         {"test_time_augmentation": "flips_rotations"},
     ],
@@ -324,12 +234,13 @@ def test_post_processing_changes_the_masks_and_its_effect_is_reported(world, cha
         without = part["without_postprocessing"]
         for averaging, figures in without.items():
             assert figures == {name: before[split][averaging][name] for name in figures}
-        effect = world.json("evaluation_detail")[split]["postprocessing_effect"]
+        effect = part["postprocessing_effect"]
         gain = part["per_image"]["dice"] - before[split]["per_image"]["dice"]
-        assert effect["per_image_dice"] == pytest.approx(gain, abs=2e-6)
+        assert effect["dice"] == pytest.approx(gain, abs=2e-6)
+        assert effect["comparisons"] == 3
         if part["images"] >= 10:
-            assert effect["per_image_dice_low"] <= effect["per_image_dice"] <= effect["per_image_dice_high"]
-    assert not list((world.root / "data/predictions").glob(".*")), "nothing temporary stays"
+            assert effect["dice_low"] <= effect["dice"] <= effect["dice_high"]
+    assert not list((world.root / "data/evaluation").glob(".*")), "nothing temporary stays"
 
 
 def test_no_submission_leaves_a_readme_alone(world):
@@ -339,21 +250,13 @@ def test_no_submission_leaves_a_readme_alone(world):
     assert [path.name for path in (world.root / "data/submission").rglob("*")] == ["README.txt"]
 
 
-def constant_network(probability: float) -> tuple[dict, dict]:
-    """A U-Net that answers with one probability everywhere."""
-    network = build("unet", 4)
-    torch.nn.init.zeros_(network.head.weight)
-    torch.nn.init.constant_(network.head.bias, np.log(probability / (1 - probability)))
-    return network.state_dict(), {"network": "unet", "base_width": 4}
-
-
 EMPTY, FULL = np.zeros((50, 70), np.uint8), np.ones((50, 70), np.uint8)
 DIAGONAL = np.hypot(50, 70)
 SPOT = np.pad(np.ones((10, 10), np.uint8), ((20, 20), (30, 30)))
 
 
 def figures(root: Path, truth: np.ndarray, probability: float) -> tuple[World, dict]:
-    world = with_network(make(root, ["train", "val"], [SPOT, truth]), constant_network(probability))
+    world = make(root, constant_network(probability), ["train", "val"], [SPOT, truth])
     return world, world.run()["val"]
 
 
@@ -361,7 +264,7 @@ def test_empty_truth_and_empty_prediction_score_one(tmp_path):
     world, val = figures(tmp_path, EMPTY, 0.1)
     for averaging in ("pooled", "per_image"):
         assert set(val[averaging].values()) == {1.0, None}, "all that is defined; one image has no interval"
-    assert val["official"]["threshold_jaccard"] == val["official"]["dice"] == 1.0
+    assert val["official"]["threshold_jaccard"] == val["official"]["dice_native"] == 1.0
     assert val["official"]["failure_rate"] == 0.0
     assert val["boundary"]["hd95"] == val["boundary"]["missed_lesions"] == 0
     assert val["boundary"]["normalised_surface_distance"] == val["boundary"]["boundary_iou"] == 1
@@ -376,7 +279,7 @@ def test_empty_truth_and_empty_prediction_score_one(tmp_path):
 
 def test_empty_truth_and_some_prediction_scores_zero(tmp_path):
     _, val = figures(tmp_path, EMPTY, 0.9)
-    assert val["pooled"]["dice"] == val["official"]["jaccard"] == val["pooled"]["specificity"] == 0.0
+    assert val["pooled"]["dice"] == val["official"]["jaccard_native"] == val["pooled"]["specificity"] == 0.0
     assert val["pooled"]["recall"] == 1.0, "nothing to miss"
     assert val["official"]["failure_rate"] == 1.0
     assert val["boundary"]["hd95"] == pytest.approx(DIAGONAL)
@@ -409,8 +312,8 @@ def test_constant_probabilities_have_no_roc(tmp_path):
     assert val["areas"]["average_precision"] == pytest.approx(share, abs=1e-6)
 
 
-def test_one_image_has_no_interval(tmp_path, trained):
-    world = with_network(make(tmp_path, ["train", "val"]), trained)
+def test_one_image_has_no_interval(tmp_path, network):
+    world = make(tmp_path, network, ["train", "val"])
     val = world.run()["val"]
     assert val["images"] == 1
     assert val["pooled"]["dice_low"] is val["pooled"]["dice_high"] is None
@@ -418,8 +321,8 @@ def test_one_image_has_no_interval(tmp_path, trained):
     assert val["no_interval"].startswith("1 image (duplicates counted once)")
 
 
-def test_nothing_to_evaluate_is_one_clear_line(tmp_path, trained):
-    world = with_network(make(tmp_path, ["train", "train"]), trained)
+def test_nothing_to_evaluate_is_one_clear_line(tmp_path, network):
+    world = make(tmp_path, network, ["train", "train"])
     with pytest.raises(InputError, match="no image outside the training split"):
         world.run()
 
@@ -439,7 +342,7 @@ def test_every_missing_original_is_named_before_anything_is_written(world):
     [
         ({"threshold": 1.5}, "evaluate.threshold: found 1.5, expected less than 1"),
         ({"threshold": "half"}, "evaluate.threshold: found 'half'"),
-        ({"refinement": "crf"}, "evaluate.refinement: found 'crf', expected 'none' or 'guided_filter'"),
+        ({"refinement": "guided_filter"}, "evaluate.refinement: found 'guided_filter', expected 'none' or 'crf'"),
         ({"opening": -1}, "evaluate.opening: found -1"),
         ({"treshold": 0.5}, "evaluate.treshold: unknown parameter; did you mean evaluate.threshold?"),
     ],
@@ -453,9 +356,10 @@ def test_bad_parameters_are_one_clear_line(world, change, message):
 
 
 def test_the_command_exits_with_one_and_no_traceback(tmp_path):
-    make(tmp_path, ["train", "val"])  # no weights
+    write_data(tmp_path, ["train", "val"])  # no weights
+    (tmp_path / "params.yaml").write_bytes((REPOSITORY / "params.yaml").read_bytes())
     command = [sys.executable, str(REPOSITORY / "stages/evaluate.py")]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 1
-    assert result.stderr.startswith("evaluate: error: models/unet/weights.safetensors: not found")
+    assert result.stderr.startswith("evaluate: error: models/segmentation/weights.safetensors: not found")
     assert "Traceback" not in result.stderr

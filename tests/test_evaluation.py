@@ -8,11 +8,13 @@ import pytest
 from PIL import Image
 
 from lesionseg.common.errors import InputError
-from lesionseg.evaluate.evaluation import Case, Threshold, cases, evaluate
-from lesionseg.formats.processed import Sample
-from lesionseg.inference.postprocess import Cleaning
+from lesionseg.evaluate.evaluation import Case, Outputs, cases, evaluate
+from lesionseg.evaluate.measurement import Maps
+from lesionseg.evaluate.split_scores import Setting
+from lesionseg.formats.processed import Processed, Sample
+from lesionseg.scoring.bootstrap import Resampling
 
-FIXED = {"val": Threshold(0.5, "fixed")}
+FIXED = {"val": Setting()}
 NATIVE = (200, 150)
 
 
@@ -24,10 +26,10 @@ def run(folder: Path, images: int) -> dict:
     np.save(folder / "probabilities.npy", np.tile(np.uint8(100 + 5 * np.arange(16)), (images, 16, 1)))
     probabilities = np.load(folder / "probabilities.npy", mmap_mode="r")
     masks = np.broadcast_to(np.uint8(np.arange(16) > 7), probabilities.shape)
-    held_out = [Case(f"{index:06d}", "val", index, folder / "mask.png") for index in range(images)]
-    return evaluate(
-        held_out, probabilities, probabilities, masks, FIXED, Cleaning(), folder / "predicted.npy", None, workers=2
-    )
+    data = Processed([], np.broadcast_to(np.uint8(90), (*probabilities.shape, 3)), masks)
+    held_out = [Case(f"{index:06d}", "val", index, folder / "mask.png", f"{index:06d}") for index in range(images)]
+    outputs = Outputs(folder / "predicted.npy")
+    return evaluate(held_out, data, Maps(probabilities, probabilities), FIXED, outputs, workers=2)
 
 
 def peak(folder: Path, images: int) -> int:
@@ -47,12 +49,12 @@ def test_memory_does_not_grow_with_the_images(tmp_path):
 
 
 def test_thousands_of_images_are_reported_in_order(tmp_path):
-    report = run(tmp_path, 3000)["val"]
-    assert [row["id"] for row in report.table()] == [f"{index:06d}" for index in range(3000)]
-    headline = report.headline(samples=200, seed=0)
-    assert headline["images"] == 3000
-    assert headline["confusion"]["tp"] + headline["confusion"]["fn"] == 3000 * 16 * 8
-    assert headline["per_image"]["dice"] == pytest.approx(headline["pooled"]["dice"], abs=1e-6), "all are the same"
+    scored = run(tmp_path, 3000)["val"]
+    assert [row["id"] for row in scored.table()] == [f"{index:06d}" for index in range(3000)]
+    detail = scored.detail(Resampling(200, 0), {})
+    assert detail["images"] == 3000
+    assert detail["confusion"]["tp"] + detail["confusion"]["fn"] == 3000 * 16 * 8
+    assert detail["per_image"]["dice"] == pytest.approx(detail["pooled"]["dice"], abs=1e-6), "all are the same"
     assert np.load(tmp_path / "predicted.npy").shape == (3000, 16, 16)
 
 
@@ -60,18 +62,26 @@ def test_an_error_in_one_image_is_raised_and_leaves_no_half_file(tmp_path):
     np.save(tmp_path / "p.npy", np.zeros((2, 16, 16), np.uint8))
     probabilities = np.load(tmp_path / "p.npy", mmap_mode="r")
     (tmp_path / "bad.png").write_bytes(b"not a picture")
-    held_out = [Case("a", "val", 0, tmp_path / "bad.png")]
+    held_out = [Case("a", "val", 0, tmp_path / "bad.png", "a")]
+    data = Processed([], probabilities, probabilities)
     with pytest.raises(InputError, match=r"bad\.png"):
-        evaluate(held_out, probabilities, probabilities, probabilities, FIXED, Cleaning(), tmp_path / "o.npy", None, 1)
+        evaluate(held_out, data, Maps(probabilities, probabilities), FIXED, Outputs(tmp_path / "o.npy"), 1)
     assert not list(tmp_path.glob("*o.npy*"))
 
 
-def test_val_comes_first_then_the_official_splits(tmp_path):
+def test_val_comes_first_then_the_held_out_splits(tmp_path):
     (tmp_path / "m.png").touch()
-    splits = ["official_test", "val", "train", "official_validation", "val"]
+    splits = ["official_test", "val", "train", "official_validation", "val", "external", "test"]
     samples = [Sample(str(index), split, 1, 1, 0.0, "") for index, split in enumerate(splits)]
     found = cases(samples, {sample.id: tmp_path / "m.png" for sample in samples})
-    assert [(case.id, case.row) for case in found] == [("1", 1), ("4", 4), ("3", 3), ("0", 0)]
+    assert [(case.id, case.row) for case in found] == [
+        ("1", 1),
+        ("4", 4),
+        ("6", 6),
+        ("3", 3),
+        ("0", 0),
+        ("5", 5),
+    ]
 
 
 def test_a_processed_image_that_is_not_in_the_raw_data_is_named(tmp_path):

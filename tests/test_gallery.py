@@ -201,7 +201,7 @@ def test_any_number_of_examples_can_be_drawn(evaluation, count):
     assert height < 3000
     words = [text.get_text() for text in figure.texts]
     assert words[0] == "Best predictions by Dice · validation split, 7 images, threshold 0.50"
-    assert [word for word in words if word.startswith("IMG_")] == [one.id for one in shown.examples]
+    assert [word for word in words if word.startswith("ISIC_")] == [one.id for one in shown.examples]
 
 
 def test_a_long_id_keeps_both_ends():

@@ -19,7 +19,7 @@ from lesionseg.visualize.charts import charts
 from lesionseg.visualize.results import read_json, read_predictions, read_results
 
 in_browser = chromium.needed
-UNDEFINED = "IMG_00033"  # an image whose boundary distance is undefined
+UNDEFINED = "ISIC_0000033"  # an image whose boundary distance is undefined
 PHONE, DESKTOP = (390, 844), (1280, 900)
 
 
@@ -91,7 +91,7 @@ def test_settings_fold_the_innermost_group():
 
 def test_the_page_shows_the_figures_of_the_evaluation(root, page):
     text = page.read_text(encoding="utf-8")
-    for figures in read_json(root / "data/evaluation/scores.json").values():
+    for figures in read_json(root / "data/evaluation/detail.json")["splits"].values():
         for group, name, *_ in report.HEADLINE:
             assert f"<b>{report.number(figures[group][name])}</b>" in text
         if "no_interval" in figures:
@@ -100,18 +100,19 @@ def test_the_page_shows_the_figures_of_the_evaluation(root, page):
         assert f"{low:.3f} to {high:.3f}" in text
 
 
-def test_the_breakdowns_are_tables(root, page):
+def test_the_breakdowns_are_tables_with_numbers_of_images_and_intervals(root, page):
     text = page.read_text(encoding="utf-8")
-    detail = read_json(root / "data/evaluation/breakdowns.json")
-    assert text.count("By lesion size, split") == text.count("By lesion touching the border, split") == 4
-    for split in detail.values():
-        for group, scores in (split["by_size"] | split["by_border"]).items():
-            cells = ""
-            for name in report.BROKEN_DOWN:
-                bounds = report.interval(scores, name)
+    for scores in read_json(root / "data/evaluation/detail.json")["splits"].values():
+        for name in ("size", "border", "contrast", "hair"):
+            assert f"By {name}, split" in text
+            for group, found in scores[f"by_{name}"].items():
+                bounds = report.interval(found, "dice")
+                assert bool(bounds) == (found["images"] >= 10)
                 extra = f'<br><span class="interval">{bounds}</span>' if bounds else ""
-                cells += f'<td class="number">{report.number(scores[name])}{extra}</td>'
-            assert f'<th scope="row">{group}</th>{cells}' in text
+                cells = (
+                    f'<td class="number">{found["images"]}</td><td class="number">{report.number(found["dice"])}{extra}'
+                )
+                assert f'<th scope="row">{group}</th>{cells}' in text
 
 
 def test_it_opens_with_what_it_is_about(root, page):
@@ -120,7 +121,7 @@ def test_it_opens_with_what_it_is_about(root, page):
     for words in (
         "synthetic photographs drawn by this project (69 images)",
         "60 images in val",
-        "unet, base width 1",
+        "unet, base width 4",
         "epoch 3, by the rule",
         "0.50 on val, 0.50 on official_test",
         "cpu, float32",

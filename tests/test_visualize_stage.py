@@ -78,7 +78,7 @@ def test_the_page_holds_the_galleries_of_every_split(finished):
     for kind in ("Best", "Median", "Worst", "Random"):
         for split in ("validation split, 12 images", "official test, 4 images"):
             assert f"{kind} predictions by Dice · {split}" in page
-    assert page.count("<figcaption><b>IMG_") == 2 * 4 * 3
+    assert page.count("<figcaption><b>ISIC_") == 2 * 4 * 3
 
 
 def test_seed_changes_the_random_gallery_the_overview_and_the_page_alone(copy):
@@ -101,7 +101,7 @@ def test_ids_and_format_and_examples_change_what_they_say(copy):
     assert all(after[name].startswith(b"<?xml") for name in vector)
     page = after["report.html"].decode()
     assert "Chosen predictions by Dice · validation split, 12 images" in page
-    assert page.count("<figcaption><b>IMG_") == 1 + 2 * 4
+    assert page.count("<figcaption><b>ISIC_") == 1 + 2 * 4
     assert before["report.html"] != after["report.html"]
 
 
@@ -136,7 +136,7 @@ def test_all_that_is_missing_or_damaged_is_named_before_anything_is_written(copy
     for name in drawn(copy):
         (copy / "plots" / name).unlink()
     (copy / "plots/roc.csv").unlink()
-    (copy / "data/evaluation/scores.json").write_text("{", encoding="utf-8")
+    (copy / "data/evaluation/detail.json").write_text("{", encoding="utf-8")
     (copy / "plots/history.csv").write_text("epoch,train_loss\n1,0.5\n", encoding="utf-8")
     (copy / "models/segmentation/weights.safetensors").write_bytes(b"no weights")
     result = run(copy)
@@ -144,7 +144,7 @@ def test_all_that_is_missing_or_damaged_is_named_before_anything_is_written(copy
     assert "Traceback" not in result.stderr
     for problem in (
         "plots/roc.csv: not found",
-        "data/evaluation/scores.json: not JSON",
+        "data/evaluation/detail.json: not JSON",
         "plots/history.csv: no column train_dice, train_iou, val_loss, val_dice, val_iou",
         "models/segmentation/weights.safetensors: not weights of this project",
     ):
@@ -181,14 +181,14 @@ def test_one_image_one_epoch_and_more_examples_than_images(tmp_path):
     result = run(tmp_path, examples=16)
     assert result.returncode == 0, result.stderr
     assert set(drawn(tmp_path)) == {name for name in WRITTEN if "official" not in name}
-    assert drawn(tmp_path)["report.html"].decode().count("<figcaption><b>IMG_") == 4
+    assert drawn(tmp_path)["report.html"].decode().count("<figcaption><b>ISIC_") == 4
 
 
 @pytest.mark.parametrize("value", [0, 1], ids=["no lesion at all", "nothing but lesion"])
 def test_undefined_curves_are_notes_not_failures(tmp_path, value):
     """One class alone: ROC, and without lesion precision-recall, are null in the metrics and empty in the tables."""
     write_evaluation(tmp_path, {"train": 1, "val": 2}, masks=np.full((3, 64, 64), value, np.uint8))
-    areas = json.loads((tmp_path / "data/evaluation/scores.json").read_text(encoding="utf-8"))["val"]["areas"]
+    areas = json.loads((tmp_path / "data/evaluation/detail.json").read_text(encoding="utf-8"))["splits"]["val"]["areas"]
     assert areas["roc_auc"] is None
     result = run(tmp_path)
     assert result.returncode == 0, result.stderr

@@ -1,4 +1,4 @@
-"""From images to figures: predict, choose a threshold, measure every image on all cores, report each split."""
+"""From images to scores: predict, choose a threshold, measure every image on all cores, add up each split."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,15 +15,15 @@ from tqdm import tqdm
 from lesionseg.common.errors import InputError
 from lesionseg.common.files import atomic
 from lesionseg.common.parallel import ordered_map
+from lesionseg.evaluate import submission
 from lesionseg.evaluate.histogram import histogram, level
-from lesionseg.evaluate.measurement import measure
-from lesionseg.evaluate.split_report import SplitReport
+from lesionseg.evaluate.measurement import Maps, Truth, measure
+from lesionseg.evaluate.split_scores import Setting, SplitScores
 from lesionseg.evaluate.sweep import Sweep
 from lesionseg.formats.array_writer import ArrayWriter
-from lesionseg.formats.processed import EVALUATED, Sample
+from lesionseg.formats.processed import EVALUATED, Processed, Sample
 from lesionseg.images.decoding import ImageError
 from lesionseg.images.masks import read_mask
-from lesionseg.inference.postprocess import Cleaning
 from lesionseg.inference.prediction import Prediction, predict
 from lesionseg.inference.refine import REFINEMENTS
 
@@ -38,6 +38,7 @@ class Case:
     split: str
     row: int
     mask: Path
+    group: str  # of duplicates, as in samples.csv
 
 
 def cases(samples: Sequence[Sample], original_masks: dict[str, Path]) -> list[Case]:
@@ -58,7 +59,7 @@ def cases(samples: Sequence[Sample], original_masks: dict[str, Path]) -> list[Ca
     if problems:
         raise InputError(problems)
     held_out.sort(key=lambda entry: (EVALUATED.index(entry[1].split), entry[0]))
-    return [Case(sample.id, sample.split, row, original_masks[sample.id]) for row, sample in held_out]
+    return [Case(sample.id, sample.split, row, original_masks[sample.id], sample.group) for row, sample in held_out]
 
 
 @dataclass(frozen=True)
@@ -76,23 +77,23 @@ class Predictor:
         """Whether the final probabilities can differ from the network's own."""
         return self.augmentation != "none" or self.refinement != "none"
 
-    def maps(self, images: np.ndarray, rows: Sequence[int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield (final, plain) 8-bit probabilities (H, W) for the rows of images uint8 (N, H, W, 3), in order."""
+    def maps(self, images: np.ndarray, rows: Sequence[int]) -> Iterator[Maps]:
+        """Yield the 8-bit probabilities (H, W) for the rows of images uint8 (N, H, W, 3), in order."""
         predicted = predict(self.model, images, rows, self.device, self.augmentation)
         predicted = tqdm(predicted, "predict", len(rows), unit="image", disable=None)
         refine = REFINEMENTS[self.refinement]
         if refine is None:
-            return ((prediction.averaged, prediction.plain) for prediction in predicted)
+            return (Maps(prediction.averaged, prediction.plain) for prediction in predicted)
 
-        def one(item: tuple[Prediction, int]) -> tuple[np.ndarray, np.ndarray]:
+        def one(item: tuple[Prediction, int]) -> Maps:
             prediction, row = item
-            return refine(prediction.averaged, images[row]), prediction.plain
+            return Maps(refine(prediction.averaged, images[row]), prediction.plain)
 
         return ordered_map(one, zip(predicted, rows, strict=True), self.workers)
 
     @contextmanager
-    def saved(self, images: np.ndarray, rows: Sequence[int], path: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Write the final maps to `path` and give (final, plain), uint8 (M, H, W), mapped into memory read-only.
+    def saved(self, images: np.ndarray, rows: Sequence[int], path: Path) -> Iterator[Maps]:
+        """Write the final maps to `path` and give both, uint8 (M, H, W), mapped into memory read-only.
 
         The plain maps are gone when the context ends.
         """
@@ -105,7 +106,7 @@ class Predictor:
                 for maps in self.maps(images, rows):
                     for writer, probabilities in zip(writers, maps, strict=False):
                         writer.append(probabilities)
-            yield np.load(path, mmap_mode="r"), np.load(paths[-1], mmap_mode="r")
+            yield Maps(np.load(path, mmap_mode="r"), np.load(paths[-1], mmap_mode="r"))
         finally:
             plain.unlink(missing_ok=True)
 
@@ -118,7 +119,7 @@ class Predictor:
 
 
 class Threshold(NamedTuple):
-    """A probability from which on a pixel is lesion, and the split it was chosen on ("fixed": on none)."""
+    """Pixels at or above `value` count as lesion. `source`: the split it was chosen on, or `fixed`."""
 
     value: float
     source: str
@@ -129,7 +130,7 @@ def thresholds(
 ) -> dict[str, Threshold]:
     """The threshold of each split. No split is scored at a threshold that was chosen on it.
 
-    `rule` is `fixed`, or the split to choose on: `train`, for all the others; `val`, for the official splits,
+    `rule` is `fixed`, or the split to choose on: `train`, for all the others; `val`, for the held-out splits,
     while `val` itself keeps the fixed one. `chosen_on` gives the sweep of a split; it is asked for one only if
     that is chosen on. Raises InputError where `val` would be chosen on for nothing.
     """
@@ -139,53 +140,53 @@ def thresholds(
     if rule == "val" and splits == ["val"]:
         raise InputError(
             "params.yaml: evaluate.threshold_from: found 'val', but val is the only split evaluated, and a threshold "
-            "must not be scored where it was chosen; expected fixed, train, or a data set with official splits"
+            "must not be scored where it was chosen; expected fixed, train, or data with a test split, an official "
+            "or an external set"
         )
     chosen = Threshold(chosen_on(rule).best(), rule)
     return {split: Threshold(fixed, "fixed") if split == rule else chosen for split in splits}
 
 
+class Outputs(NamedTuple):
+    """Where predicted masks go: those at the network's resolution, and, with a folder, those at native size."""
+
+    predicted: Path
+    submission: Path | None = None
+
+
 def evaluate(
     cases: Sequence[Case],
-    probabilities: np.ndarray,
-    plain: np.ndarray,
-    masks: np.ndarray,
-    thresholds: Mapping[str, Threshold],
-    cleaning: Cleaning,
-    predicted: Path,
-    keep: Callable[[str, str, np.ndarray], None] | None,
+    data: Processed,
+    maps: Maps,
+    settings: Mapping[str, Setting],
+    outputs: Outputs,
     workers: int,
-) -> dict[str, SplitReport]:
-    """Measure every case and return a report for each split; write the predicted masks to the file `predicted`.
+) -> dict[str, SplitScores]:
+    """Measure every case and return the scores of each split; write the predicted masks.
 
-    `probabilities` and `plain` (the same, or the network's own) are uint8 (M, H, W), entry i belonging to
-    `cases[i]`; `masks` uint8 (N, H, W) are those of the processed data set. `thresholds` gives that of each split.
-    `keep` is handed split, id and predicted mask at native size of each. Memory holds two images a worker.
+    `maps` are uint8 (M, H, W) twice, entry i belonging to `cases[i]`; rows of cases are those of `data`. `settings`
+    gives that of each split. Memory holds two images a worker.
     """
 
     def one(index: int):
-        case = cases[index]
-        final = probabilities[index]
-        return measure(
-            final,
-            plain[index],
-            masks[case.row],
-            original(case),
-            level(thresholds[case.split].value),
-            cleaning,
-            None if keep is None else lambda mask: keep(case.split, case.id, mask),
+        case, setting = cases[index], settings[cases[index].split]
+        truth = Truth(data.images[case.row], data.masks[case.row], original(case))
+        measured = measure(
+            Maps(maps.final[index], maps.plain[index]), truth, level(setting.threshold), setting.cleaning
         )
+        if outputs.submission:
+            submission.write_mask(outputs.submission, case.split, case.id, measured.predicted_native)
+        return measured.measurement, measured.predicted
 
-    postprocessed = bool(cleaning) or plain.filename != probabilities.filename
-    reports = {split: SplitReport(*cut, postprocessed) for split, cut in thresholds.items()}
-    with atomic(predicted) as temporary, ArrayWriter(temporary, probabilities.shape[1:]) as writer:
+    scored = {split: SplitScores(setting) for split, setting in settings.items()}
+    with atomic(outputs.predicted) as temporary, ArrayWriter(temporary, maps.final.shape[1:]) as writer:
         measured = ordered_map(one, range(len(cases)), workers)
         for case, (measurement, mask) in zip(
             cases, tqdm(measured, "measure", len(cases), unit="image", disable=None), strict=True
         ):
             writer.append(mask)
-            reports[case.split].add(case.id, measurement)
-    return reports
+            scored[case.split].add(case.id, case.group, measurement)
+    return scored
 
 
 def original(case: Case) -> np.ndarray:

@@ -1,68 +1,84 @@
 """Everything that is measured on one image, at the network's resolution and at the original's."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from lesionseg.evaluate.boundary import Boundary, compare_boundaries, touches_border
+from lesionseg.evaluate.boundary import touches_border
 from lesionseg.evaluate.histogram import histogram
+from lesionseg.evaluate.image_metrics import Outcome, measure_all
+from lesionseg.evaluate.photograph import contrast, hair
 from lesionseg.inference import native
 from lesionseg.inference.postprocess import Cleaning, imprint
 from lesionseg.scoring.counts import Counts, count
 
 
+class Truth(NamedTuple):
+    """An image and its mask: at the network's resolution and, the mask, as it came."""
+
+    image: np.ndarray  # uint8 (H, W, 3) RGB
+    mask: np.ndarray  # uint8 (H, W) of 0 and 1
+    original: np.ndarray  # uint8 (height, width) of 0 and 1
+
+
+class Maps(NamedTuple):
+    """8-bit probabilities, uint8 (..., H, W): the final ones, and those of the network alone (maybe the same)."""
+
+    final: np.ndarray
+    plain: np.ndarray
+
+
 @dataclass(frozen=True)
 class Measurement:
-    """What one image contributes to the figures of its split."""
+    """What one image contributes to the numbers of its split."""
 
     counts: Counts  # at the network's resolution
-    native: Counts  # at native size, against the original mask
-    plain: Counts  # both without test-time augmentation and post-processing
-    plain_native: Counts
+    plain: Counts  # the same without test-time augmentation and post-processing
+    plain_native: Counts  # and at native size
     histogram: np.ndarray  # int64 (2, 256), of the probabilities at the network's resolution
-    boundary: Boundary  # at native size
-    shape: tuple[int, int]  # native height and width
-    touches_border: bool  # the true lesion reaches the edge of the image
+    metrics: dict[str, float]  # by name, those of image_metrics.METRICS
+    properties: dict[str, float]  # of the image and its masks: what breakdowns go by
 
 
-def measure(
-    probabilities: np.ndarray,
-    plain: np.ndarray,
-    truth: np.ndarray,
-    original: np.ndarray,
-    level: int,
-    cleaning: Cleaning,
-    keep: Callable[[np.ndarray], None] | None = None,
-) -> tuple[Measurement, np.ndarray]:
-    """Measure one image; also returns its predicted mask, uint8 (H, W) of 0 and 1.
+class Measured(NamedTuple):
+    """A measurement, and the predicted masks it is of: uint8 of 0 and 1, (H, W) and (height, width)."""
 
-    `probabilities` and `plain` are uint8 (H, W): the final ones, and those of the network alone. `truth` is the
-    true mask at that size, `original` the one at native size, uint8 of 0 and 1. A pixel is lesion where its
-    8-bit probability is at least `level`. `keep` is handed the predicted mask at native size.
-    """
-    predicted = (probabilities >= level).view(np.uint8)
-    shaped = probabilities
+    measurement: Measurement
+    predicted: np.ndarray
+    predicted_native: np.ndarray
+
+
+def measure(maps: Maps, truth: Truth, level: int, cleaning: Cleaning) -> Measured:
+    """Measure one image. A pixel is lesion where its 8-bit probability is at least `level`, then comes `cleaning`."""
+    final, plain = maps
+    predicted = (final >= level).view(np.uint8)
+    shaped = final
     if cleaning:
         predicted = cleaning(predicted)
-        shaped = imprint(probabilities, predicted, level)
+        shaped = imprint(final, predicted, level)
+    original = truth.original
     at_native = native.mask_at(shaped, original.shape, level)
-    if keep:
-        keep(at_native)
-    counts, counts_native = count(predicted, truth), count(at_native, original)
-    if cleaning or not np.array_equal(plain, probabilities):
-        plain_counts = count(plain >= level, truth)
+    counts, counts_native = count(predicted, truth.mask), count(at_native, original)
+    if cleaning or not np.array_equal(plain, final):
+        plain_counts = count(plain >= level, truth.mask)
         plain_native = count(native.mask_at(plain, original.shape, level), original)
     else:
         plain_counts, plain_native = counts, counts_native
     measurement = Measurement(
         counts=counts,
-        native=counts_native,
         plain=plain_counts,
         plain_native=plain_native,
-        histogram=histogram(probabilities, truth),
-        boundary=compare_boundaries(at_native, original),
-        shape=original.shape,
-        touches_border=touches_border(original),
+        histogram=histogram(final, truth.mask),
+        metrics=measure_all(Outcome(counts, counts_native, at_native, original)),
+        properties={
+            "lesion_fraction": (counts_native.tp + counts_native.fn) / original.size,
+            "predicted_fraction": (counts_native.tp + counts_native.fp) / original.size,
+            "touches_border": touches_border(original),
+            "contrast": contrast(truth.image, truth.mask),
+            "hair": hair(truth.image),
+            "width": original.shape[1],
+            "height": original.shape[0],
+        },
     )
-    return measurement, predicted
+    return Measured(measurement, predicted, at_native)

@@ -6,21 +6,21 @@ from pathlib import Path
 from lesionseg.common.files import write_csv
 from lesionseg.evaluate.calibration import reliability
 from lesionseg.evaluate.curves import Curve, precision_recall, roc, thinned
-from lesionseg.evaluate.split_report import SplitReport
+from lesionseg.evaluate.split_scores import SplitScores
 from lesionseg.evaluate.sweep import COLUMNS as SWEEP
 
 DIGITS = 4
 
 
-def write_tables(folder: Path, reports: Mapping[str, SplitReport]) -> None:
+def write_tables(folder: Path, splits: Mapping[str, SplitScores]) -> None:
     """Write per_image.csv and the curves of every split to `folder`.
 
     thresholds.csv, calibration.csv, precision_recall.csv, roc.csv and confusion.csv have a row a point, at most 101
     a split, and none for a curve that is undefined. Every table has a column `split`.
     """
-    rows = [{"id": row.pop("id"), "split": split, **row} for split, report in reports.items() for row in report.table()]
+    rows = [{"id": row.pop("id"), "split": split, **row} for split, scored in splits.items() for row in scored.table()]
     write_csv(folder / "per_image.csv", list(rows[0]), rows)
-    sweeps = {split: report.sweep for split, report in reports.items()}
+    sweeps = {split: scored.sweep for split, scored in splits.items()}
     _write(folder / "thresholds.csv", SWEEP, {split: sweep.rows() for split, sweep in sweeps.items()})
     _write(
         folder / "calibration.csv",
@@ -40,7 +40,7 @@ def write_tables(folder: Path, reports: Mapping[str, SplitReport]) -> None:
     _write(
         folder / "confusion.csv",
         ("actual", "predicted", "count"),
-        {split: report.confusion() for split, report in reports.items()},
+        {split: scored.confusion() for split, scored in splits.items()},
     )
 
 

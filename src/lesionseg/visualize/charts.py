@@ -56,7 +56,7 @@ def charts(results: Results) -> Iterator[Chart]:
         "Each dot is an image. Small lesions lose more Dice to an outline that is off by a pixel. Dotted lines part "
         "the size classes of the breakdown; the bars are the medians of the classes.",
         figures.dice_by_size(
-            {split: (sizes[split], dice[split]) for split in sizes}, images, _size_classes(results.detail)
+            {split: (sizes[split], dice[split]) for split in sizes}, images, _size_classes(results.evaluation)
         ),
     )
     sweep = tables["thresholds"]
@@ -135,7 +135,7 @@ def _reliability(results: Results, split: str) -> figures.Reliability:
     return figures.Reliability(bins.numbers("predicted"), bins.numbers("observed"), bins.numbers("pixels"), error)
 
 
-def _size_classes(detail: Mapping[str, Mapping]) -> list[float]:
+def _size_classes(evaluation: Mapping[str, Mapping]) -> list[float]:
     """The lesion fractions between small, medium and large; they are the same in every split."""
-    classes = next(iter(detail.values()))["by_size"]
-    return [classes["small"]["lesion_fraction_below"], classes["large"]["lesion_fraction_from"]]
+    classes = next(iter(evaluation.values()))["by_size"]
+    return [classes["medium"]["from"], classes["large"]["from"]]

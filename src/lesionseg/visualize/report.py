@@ -51,18 +51,16 @@ SOURCES = {
     "isic2018": "ISIC 2018 Task 1, official archives",
     "folder": "a folder of the user's own pairs",
 }
-NOT_SHOWN = ("group", "tp", "fp", "fn", "tn", "dice_native", "predicted_fraction")  # columns of the CSV alone
-LABELS = {  # of columns of the table of images whose name does not say it all
-    "dice": "Dice",
-    "iou": "IoU",
-    "jaccard_native": "Jaccard at native size",
-    "dice_native": "Dice at native size",
-    "hd95": "HD95, px",
-    "mean_surface_distance": "surface distance, px",
+NOT_SHOWN = (  # columns of the CSV alone: the table must fit a screen, and their means stand in the list of all scores
+    "group", "tp", "fp", "fn", "tn", "dice_native", "predicted_fraction", "specificity", "accuracy",
+    "threshold_jaccard", "failed", "hd95_relative", "mean_surface_distance_relative",
+)  # fmt: skip
+LABELS = {  # of the other columns of the table of images whose name does not say it all; metrics bring their own
     "touches_border": "touches border (1: yes)",
+    "contrast": "contrast to the skin, ΔE",
+    "hair": "hair, share of the image",
 }
-BREAKDOWNS = {"by_size": "By lesion size", "by_border": "By lesion touching the border"}
-BROKEN_DOWN = ("images", "dice", "iou", "precision", "recall", "threshold_jaccard", "failure_rate", "hd95")
+BREAKDOWN = "by_"  # how the sections of a split begin that have a group of images each
 
 
 @dataclass(frozen=True)
@@ -80,9 +78,9 @@ def render(
 ) -> str:
     """The page. `data` is the summary of the data set that preprocessing wrote."""
     table = results.tables["per_image"]
-    merged = {split: _merged(scores, results.detail[split]) for split, scores in results.evaluation.items()}
     crowd = max(1.0, sum(len(each.examples) for each in galleries) / FULL_SIZE)
-    columns = [_column(name, texts) for name, texts in table.columns.items() if name not in NOT_SHOWN]
+    labels = LABELS | results.labels
+    columns = [_column(name, texts, labels) for name, texts in table.columns.items() if name not in NOT_SHOWN]
     rows = list(zip(*(_values(column, table.texts(column.name)) for column in columns), strict=True))
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -95,9 +93,9 @@ def render(
         warning=chosen_on(results.network),
         official="isic2018" in data.get("sources", {}),
         meanings=MEANINGS,
-        headline=_headline(merged),
-        breakdowns={split: _breakdowns(results.detail[split]) for split in merged},
-        scores={split: score_rows(scores) for split, scores in merged.items()},
+        headline=_headline(results.evaluation),
+        breakdowns={split: _breakdowns(scores) for split, scores in results.evaluation.items()},
+        scores={split: score_rows(scores) for split, scores in results.evaluation.items()},
         galleries=[(each.title, [_shown(example, crowd) for example in each.examples]) for each in galleries],
         charts=[
             (chart.title, chart.caption, _data_uri(file_bytes(chart.figure, "svg"), "svg+xml")) for chart in charts
@@ -159,26 +157,26 @@ def score_rows(nested: Mapping, group: str = "") -> list[tuple[str, str, str]]:
     for name, value in nested.items():
         path = f"{group} · {name}" if group else name
         if isinstance(value, Mapping):
-            rows += [] if name in BREAKDOWNS else score_rows(value, path)
+            rows += [] if name.startswith(BREAKDOWN) else score_rows(value, path)
         elif not _is_bound(name, nested):
             rows.append((path, number(value), interval(nested, name)))
     return rows
 
 
-def _breakdowns(detail: Mapping[str, Mapping]) -> list[tuple[str, list[str], list[tuple[str, list[tuple[str, str]]]]]]:
+def _breakdowns(scores: Mapping[str, Mapping]) -> list[tuple[str, list[str], list[tuple[str, list[tuple[str, str]]]]]]:
     """Tables of a split's groups of images: (title, columns, rows), a row being (group, (value, interval) each)."""
-    labels = [LABELS.get(name, name.replace("_", " ")) for name in BROKEN_DOWN]
-    return [
-        (
-            title,
-            labels,
-            [
-                (group, [(number(scores[name]), interval(scores, name)) for name in BROKEN_DOWN])
-                for group, scores in detail[key].items()
-            ],
-        )
-        for key, title in BREAKDOWNS.items()
-    ]
+    tables = []
+    for name, groups in scores.items():
+        if name.startswith(BREAKDOWN):
+            first = next(iter(groups.values()))
+            columns = [key for key in first if key not in ("from", "no_interval") and not _is_bound(key, first)]
+            rows = [
+                (group, [(number(found[key]), interval(found, key)) for key in columns])
+                for group, found in groups.items()
+            ]
+            title = f"By {name.removeprefix(BREAKDOWN)}".replace("_", " ")
+            tables.append((title, [key.replace("_", " ") for key in columns], rows))
+    return tables
 
 
 def setting_rows(nested: Mapping, group: str = "") -> list[tuple[str, str]]:
@@ -216,15 +214,6 @@ def interval(figures: Mapping, name: str) -> str:
     """The interval of a figure, or nothing."""
     low, high = figures.get(f"{name}_low"), figures.get(f"{name}_high")
     return "" if low is None or high is None else f"{number(low)} to {number(high)}"
-
-
-def _merged(figures: Mapping, detail: Mapping) -> dict:
-    """Both as one: the groups of `detail` continue those of `figures`."""
-    merged = dict(figures)
-    for name, value in detail.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
-        merged[name] = {**merged[name], **value} if both else value
-    return merged
 
 
 def _is_bound(name: str, figures: Mapping) -> bool:
@@ -268,15 +257,17 @@ def _data_uri(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _column(name: str, texts: Sequence[str]) -> Column:
+def _column(name: str, texts: Sequence[str], labels: Mapping[str, str]) -> Column:
     """What a column holds: numbers when every field that is not empty is one, with the decimals of the file."""
     filled = [text for text in texts if text]
     try:
-        numeric = name not in ("id", "split") and bool(filled) and all(math.isfinite(float(text)) for text in filled)
+        numeric = (
+            name not in ("id", "split", "group") and bool(filled) and all(math.isfinite(float(text)) for text in filled)
+        )
     except ValueError:
         numeric = False
     decimals = max((len(text.partition(".")[2]) for text in filled), default=0) if numeric else 0
-    return Column(name, LABELS.get(name, name.replace("_", " ")), numeric, min(decimals, 3))
+    return Column(name, labels.get(name, name.replace("_", " ")), numeric, min(decimals, 3))
 
 
 def _values(column: Column, texts: Sequence[str]) -> list[float | int | str | None]:

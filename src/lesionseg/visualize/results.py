@@ -95,8 +95,8 @@ HISTORY = ("epoch", "train_loss", "train_dice", "train_iou", "val_loss", "val_di
 class Results:
     """Every figure and table of one evaluation."""
 
-    evaluation: dict[str, dict]  # split -> figures, in the order of EVALUATED
-    detail: dict[str, dict]  # split -> breakdowns
+    evaluation: dict[str, dict]  # split -> its scores and breakdowns, in the order of EVALUATED
+    labels: dict[str, str]  # what the page calls the columns of per_image that are metrics
     tables: dict[str, Table]  # name in TABLES -> table
     history: Table  # of the training
     network: dict  # what the weights say of themselves
@@ -108,7 +108,7 @@ class Results:
 
 
 def read_results(evaluation: str | Path, tables: str | Path, model: str | Path) -> Results:
-    """Read scores.json and breakdowns.json, the CSV tables, history.csv among them, and the model's metadata.
+    """Read detail.json, the CSV tables, history.csv among them, and the model's metadata.
 
     Each argument is a folder. Raises InputError with a line for every file that is missing, damaged or foreign.
     """
@@ -121,21 +121,28 @@ def read_results(evaluation: str | Path, tables: str | Path, model: str | Path) 
         except InputError as error:
             problems.extend(error.problems)
 
-    evaluation = attempt(read_json, folder / "scores.json")
-    detail = attempt(read_json, folder / "breakdowns.json")
+    detail = attempt(read_detail, folder / "detail.json")
     read = {name: attempt(read_table, tables / f"{name}.csv", columns) for name, columns in TABLES.items()}
     history = attempt(read_table, tables / "history.csv", HISTORY)
     network = attempt(read_metadata, model / "weights.safetensors")
     if history is not None and not len(history):
         problems.append(f"{history.path}: no epoch in it; run `dvc repro --force train`")
-    if evaluation is not None and (unknown := set(evaluation) - set(EVALUATED)):
-        problems.append(f"{folder / 'scores.json'}: split {', '.join(unknown)}, expected {', '.join(EVALUATED)}")
     if problems:
         raise InputError(problems)
-    ordered = {split: evaluation[split] for split in EVALUATED if split in evaluation}
+    ordered = {split: detail["splits"][split] for split in EVALUATED if split in detail["splits"]}
     with open(model / "weights.safetensors", "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Results(ordered, detail, read, history, network, digest)
+    return Results(ordered, detail["labels"], read, history, network, digest)
+
+
+def read_detail(path: Path) -> dict:
+    """Read the evaluation's detail.json; InputError when it is missing, damaged, or has splits that there are not."""
+    detail = read_json(path)
+    if missing := {"splits", "labels"} - detail.keys():
+        raise InputError(f"{path}: no {' and no '.join(sorted(missing))} in it; run `dvc repro --force evaluate`")
+    if unknown := set(detail["splits"]) - set(EVALUATED):
+        raise InputError(f"{path}: split {', '.join(sorted(unknown))}, expected {', '.join(EVALUATED)}")
+    return detail
 
 
 @dataclass(frozen=True)
