@@ -14,8 +14,9 @@ from isic_challenge_scoring.segmentation import SegmentationScore
 from PIL import Image
 
 from lesionseg.common.errors import InputError
+from lesionseg.evaluate.image_metrics import METRICS
 from lesionseg.scoring import scores
-from lesionseg.scoring.counts import count
+from lesionseg.scoring.counts import Counts, count
 from tiny_data import REPOSITORY, SIZE, Network, constant_network, run_stage, write_data, write_model
 
 
@@ -142,6 +143,73 @@ def test_breakdowns_add_up_to_all_images(world):
         assert small["images"] == sum(float(row["lesion_fraction"]) < 0.05 for row in rows)
         touching = evaluation[split]["by_border"]["touching"]
         assert touching["images"] == sum(int(row["touches_border"]) for row in rows)
+
+
+def test_what_is_compared_is_little_and_the_same_as_in_detail(world):
+    detail = world.run()
+    slim = world.json("metrics/evaluation.json")
+    assert slim.keys() == {"val", "official_test", "ran"}
+    for split in ("val", "official_test"):
+        numbers = [
+            value for part in slim[split].values() for value in (part.values() if isinstance(part, dict) else [part])
+        ]
+        assert len(numbers) <= 13, "`dvc exp show` has a column for each"
+        for section, part in slim[split].items():
+            found = detail[split][section]
+            assert part == ({name: found[name] for name in part} if isinstance(part, dict) else found)
+    assert slim["ran"]["predicted_in"] == slim["ran"]["trained_in"] == "float32"
+    assert slim["ran"]["device"].startswith("CPU")
+
+
+def test_every_metric_of_an_image_is_in_the_json_the_csv_and_has_words_for_the_page(world):
+    evaluation = world.run()["val"]
+    rows = [row for row in world.table("per_image") if row["split"] == "val"]
+    labels = world.json("data/evaluation/detail.json")["labels"]
+    for section, metrics in METRICS.items():
+        for metric in metrics:
+            mean = np.mean([float(row[metric.name]) for row in rows])
+            assert evaluation[section][metric.mean] == pytest.approx(mean, abs=0.6 * 10**-metric.decimals + 1e-6)
+            assert evaluation[section][f"{metric.mean}_low"] <= evaluation[section][metric.mean]
+            assert labels[metric.name]
+
+
+def test_pooled_scores_follow_from_the_counts_of_the_table(world):
+    evaluation = world.run()["val"]
+    rows = [row for row in world.table("per_image") if row["split"] == "val"]
+    pooled = Counts(*(sum(int(row[name]) for row in rows) for name in Counts._fields))
+    assert evaluation["pooled"]["dice"] == pytest.approx(scores.dice(pooled), abs=1e-6)
+
+
+def test_duplicates_are_one_image_to_the_intervals(world):
+    alone = world.run()["val"]
+    samples = world.root / "data/processed/samples.csv"
+    lines = samples.read_text(encoding="utf-8").splitlines()
+    first = lines[1].split(",")[0]
+    twins = [lines[0], *(f"{line.rpartition(',')[0]},{first}" for line in lines[1:6]), *lines[6:]]  # four of them val
+    samples.write_text("\n".join(twins) + "\n", encoding="utf-8")
+    grouped = world.run()["val"]
+    assert grouped["pooled"]["dice"] == alone["pooled"]["dice"]
+    assert "no_interval" not in alone
+    assert grouped["no_interval"].startswith("9 images (duplicates counted once)")
+    assert {row["group"] for row in world.table("per_image")} >= {first}
+    assert grouped["pooled"]["dice_low"] is None
+
+
+def test_what_is_known_of_the_images_has_breakdowns(world):
+    rows = "".join(f"{name},{'nevus' if index % 2 else 'melanoma'}\n" for index, name in enumerate(world.truth))
+    (world.root / "data/raw/metadata.csv").write_text(f"id,diagnosis\n{rows}", encoding="utf-8")
+    groups = world.run()["val"]["by_diagnosis"]
+    assert groups.keys() == {"melanoma", "nevus"}
+    assert sum(part["images"] for part in groups.values()) == 12
+
+
+def test_numbers_that_training_chose_by_are_called_so(world, network):
+    assert "chosen_on" not in world.run()["val"]
+    write_model(world.root, network, **{"train.keep": "best", "train.early_stopping": None})
+    evaluation = world.run()
+    assert evaluation["val"]["chosen_on"] == "the epoch (train.keep: best)"
+    assert "chosen_on" not in evaluation["official_test"]
+    assert world.json("metrics/evaluation.json")["val"]["chosen_on"] == "the epoch (train.keep: best)"
 
 
 def test_the_curves_are_small_and_in_the_form_that_dvc_draws(world):

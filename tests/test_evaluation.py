@@ -43,19 +43,19 @@ def peak(folder: Path, images: int) -> int:
 
 def test_memory_does_not_grow_with_the_images(tmp_path):
     run(tmp_path, 8)  # what is imported and cached at first use
-    few, many = peak(tmp_path, 100), peak(tmp_path, 2100)
-    kept = (many - few) / 2000
+    few, many = peak(tmp_path, 50), peak(tmp_path, 550)
+    kept = (many - few) / 500
     assert kept < 3000, f"{kept:.0f} bytes stay for every image; one native mask would be {NATIVE[0] * NATIVE[1]}"
 
 
-def test_thousands_of_images_are_reported_in_order(tmp_path):
-    scored = run(tmp_path, 3000)["val"]
-    assert [row["id"] for row in scored.table()] == [f"{index:06d}" for index in range(3000)]
+def test_a_thousand_images_are_reported_in_order(tmp_path):
+    scored = run(tmp_path, 1000)["val"]
+    assert [row["id"] for row in scored.table()] == [f"{index:06d}" for index in range(1000)]
     detail = scored.detail(Resampling(200, 0), {})
-    assert detail["images"] == 3000
-    assert detail["confusion"]["tp"] + detail["confusion"]["fn"] == 3000 * 16 * 8
+    assert detail["images"] == 1000
+    assert detail["confusion"]["tp"] + detail["confusion"]["fn"] == 1000 * 16 * 8
     assert detail["per_image"]["dice"] == pytest.approx(detail["pooled"]["dice"], abs=1e-6), "all are the same"
-    assert np.load(tmp_path / "predicted.npy").shape == (3000, 16, 16)
+    assert np.load(tmp_path / "predicted.npy").shape == (1000, 16, 16)
 
 
 def test_an_error_in_one_image_is_raised_and_leaves_no_half_file(tmp_path):
