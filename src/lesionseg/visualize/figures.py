@@ -73,7 +73,7 @@ def confusion_matrix(confusions: Mapping[str, Mapping[str, int]], titles: Mappin
     `confusions` maps a split to its pixel counts `tp`, `fp`, `fn`, `tn`.
     """
     rows = _rows(len(confusions))
-    figure = _figure(0.5 + 3.1 * rows, "Pixels by true and predicted class, at the network's resolution")
+    figure = _figure(0.7 + 3.5 * rows, "Pixels by true and predicted class, at the network's resolution")
     for axes, (split, counts) in zip(_grid(figure, len(confusions)), confusions.items(), strict=False):
         matrix = np.array([[counts["tn"], counts["fp"]], [counts["fn"], counts["tp"]]], dtype=np.float64)
         totals = matrix.sum(axis=1, keepdims=True)
