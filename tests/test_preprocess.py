@@ -34,6 +34,7 @@ REAL = Path(os.environ.get("LESIONSEG_REAL_DATA", Path(__file__).parents[2] / "s
 DEFAULTS = {
     "image_size": 32,
     "validation_fraction": 0.25,
+    "test_fraction": 0.0,
     "seed": 0,
     "on_invalid": "fail",
     "duplicate_distance": 64,
@@ -98,17 +99,19 @@ class Raw:
         return Pair(name, *paths, 90, 70, *digests, self.subset[name], "folder")
 
     def samples(self) -> dict[str, Sample]:
-        return {sample.id: sample for sample in read_samples(self.top / "data/processed")}
+        """By id, of both folders."""
+        folders = [self.top / name for name in ("data/processed", "data/held_out")]
+        return {sample.id: sample for folder in folders for sample in read_samples(folder)}
 
     def summary(self) -> dict:
-        return json.loads((self.top / "metrics/data.json").read_text())
+        return json.loads((self.top / "data/summary/summary.json").read_text())
 
     def table(self, name: str) -> list[dict]:
-        with open(self.top / "metrics" / name, newline="") as file:
+        with open(self.top / "data/summary" / name, newline="") as file:
             return list(csv.DictReader(file))
 
     def outputs(self) -> dict[str, bytes]:
-        folders = [self.top / name for name in ("data/processed", "metrics", "plots")]
+        folders = [self.top / name for name in ("data/processed", "data/held_out", "data/summary", "metrics", "plots")]
         return {
             path.relative_to(self.top).as_posix(): path.read_bytes()
             for folder in folders
@@ -146,9 +149,13 @@ def test_outputs_do_not_depend_on_workers_or_the_run(raw):
         "data/processed/images.npy",
         "data/processed/masks.npy",
         "data/processed/samples.csv",
+        "data/held_out/images.npy",
+        "data/held_out/masks.npy",
+        "data/held_out/samples.csv",
+        "data/summary/summary.json",
+        "data/summary/dropped.csv",
+        "data/summary/duplicates.csv",
         "metrics/data.json",
-        "metrics/dropped.csv",
-        "metrics/duplicates.csv",
         "plots/samples.png",
     }
     raw.run(workers=3)
@@ -163,6 +170,11 @@ def test_each_parameter_changes_what_it_says(raw):
     assert open_arrays(raw.top / "data/processed")[0].shape == (13, 48, 48, 3)
     raw.run(validation_fraction=0.5)
     assert sum(sample.split == "val" for sample in raw.samples().values()) == 6
+    raw.run(test_fraction=0.25)
+    held_out = read_samples(raw.top / "data/held_out")
+    assert [sample.split for sample in held_out] == ["test"] * 3
+    validation = {name for name, sample in default.items() if sample.split == "val"}
+    assert {name for name, sample in raw.samples().items() if sample.split == "val"} == validation, "training gives"
     raw.run(seed=1)
     assert raw.samples() != default
     assert default["L900"].group == "L000"
@@ -189,31 +201,39 @@ def test_duplicates_share_a_group_and_a_side(raw):
         "largest_group": 5,
         "identical_pairs": 4,
         "near_pairs": 1,
+        "held_out_and_trained": 0,
     }
     near = [row for row in raw.table("duplicates.csv") if row["kind"] == "near"]
     assert [(row["id"], row["other"]) for row in near] == [("L005", "L910")]
 
 
-def test_official_sets_are_splits_of_their_own_and_training_gives_way_to_them(raw):
+def test_what_is_only_evaluated_lies_apart_and_never_changes_what_is_trained_on(raw):
+    raw.run()
+    trained = [(raw.top / "data/processed" / name).read_bytes() for name in ("images.npy", "masks.npy", "samples.csv")]
     raw.add("T1", photograph(100), lesion(100), "test")
     raw.add("V1", photograph(101), lesion(101), "validation")
     raw.add("T2", photograph(4).resize((180, 140)), lesion(4, 180, 140), "test")  # the picture of L004
+    raw.add("external_1", photograph(102), lesion(102), "external")
+    raw.add("external_2", photograph(5).resize((180, 140)), lesion(5, 180, 140), "external")  # the picture of L005
     raw.run()
-    samples = raw.samples()
-    assert (samples["T1"].split, samples["T2"].split) == ("official_test", "official_test")
-    assert samples["V1"].split == "official_validation"
-    assert "L004" not in samples
-    assert sum(sample.split in ("train", "val") for sample in samples.values()) == 11
-    assert sum(sample.split == "val" for sample in samples.values()) == round(0.25 * 11)
-    assert raw.summary()["dropped"] == {"invalid": 0, "duplicate_of_official": 1}
+    assert trained == [
+        (raw.top / "data/processed" / name).read_bytes() for name in ("images.npy", "masks.npy", "samples.csv")
+    ]
+    held_out = {sample.id: sample.split for sample in read_samples(raw.top / "data/held_out")}
+    assert held_out == {
+        "T1": "official_test",
+        "T2": "official_test",  # an official set stays as published; the leak is counted
+        "V1": "official_validation",
+        "external_1": "external",
+    }
+    assert raw.summary()["duplicates"]["held_out_and_trained"] == 1
+    assert raw.summary()["dropped"] == {"invalid": 0, "duplicate_of_training": 1}
     (dropped,) = raw.table("dropped.csv")
-    assert (dropped["id"], dropped["kind"]) == ("L004", "duplicate_of_official")
-    assert "images/T2.jpg" in dropped["reason"]
-    # The arrays moved up with the rows.
-    images, _ = open_arrays(raw.top / "data/processed")
-    index = list(samples).index("L005")
-    expected = Image.open(raw.image("L005")).resize((32, 32), Image.Resampling.BILINEAR)
-    assert np.abs(images[index].astype(int) - np.asarray(expected)).mean() < 1
+    assert (dropped["id"], dropped["kind"]) == ("external_2", "duplicate_of_training")
+    assert "images/L005.jpg" in dropped["reason"]
+    images, _ = open_arrays(raw.top / "data/held_out")
+    expected = Image.open(raw.image("V1")).resize((32, 32), Image.Resampling.BILINEAR)
+    assert np.abs(images[list(held_out).index("V1")].astype(int) - np.asarray(expected)).mean() < 1
 
 
 def spoil(raw: Raw) -> dict[str, str]:
@@ -296,6 +316,8 @@ def test_nothing_usable_and_a_single_image_are_refused(tmp_path):
         ("image_size", "256"),
         ("validation_fraction", 0),
         ("validation_fraction", 1.5),
+        ("test_fraction", 1.0),
+        ("test_fraction", 0.75),
         ("seed", -1),
         ("on_invalid", "ignore"),
         ("duplicate_distance", 97),
@@ -407,16 +429,18 @@ def test_memory_does_not_grow_with_the_number_of_pairs(tmp_path):
     program = """
 import resource, sys
 from pathlib import Path
-from lesionseg.preprocess.dataset import process
+from lesionseg.preprocess.dataset import Settings, process
 from lesionseg.formats.manifest import Pair
 count, out = int(sys.argv[1]), Path(sys.argv[2])
+held_out = Path(f"{out}_held_out")
 out.mkdir()
+held_out.mkdir()
 pairs = [
     Pair(f"I{i:04d}", "images/L000.jpg", "masks/L000_segmentation.png", 90, 70, str(i), str(i), "training", "folder")
     for i in range(count)
 ]
-process(Path("data/raw"), pairs, out, size=256, validation_fraction=0.2, seed=0, drop_invalid=False,
-        duplicate_distance=None, workers=2)
+settings = Settings(size=256, validation_fraction=0.2, duplicate_distance=None)
+process(Path("data/raw"), pairs, out, held_out, settings, workers=2)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
     raw = Raw(tmp_path, count=1)
