@@ -11,7 +11,7 @@ from PIL import Image
 from lesionseg import predict
 from lesionseg.common.errors import InputError
 from lesionseg.evaluate.histogram import level
-from lesionseg.evaluate.measurement import measure
+from lesionseg.evaluate.measurement import Maps, Truth, measure
 from lesionseg.images.decoding import read_rgb
 from lesionseg.inference.postprocess import Cleaning
 from lesionseg.inference.prediction import predict as predict_arrays
@@ -70,13 +70,12 @@ def test_the_masks_are_those_that_the_evaluation_scores(model_file, photographs,
     predictions = predict_arrays(network, images, range(len(files)), "cpu", settings.test_time_augmentation)
     lesions = 0
     for path, (_, (width, height)), prediction in zip(files, read, predictions, strict=True):
-        scored = []
-        truth, original = np.zeros((SIZE, SIZE), np.uint8), np.zeros((height, width), np.uint8)
-        cut = level(settings.threshold)
-        measure(prediction.averaged, prediction.plain, truth, original, cut, settings.cleaning, scored.append)
+        truth = Truth(images[0], np.zeros((SIZE, SIZE), np.uint8), np.zeros((height, width), np.uint8))
+        maps = Maps(prediction.averaged, prediction.plain)
+        scored = measure(maps, truth, level(settings.threshold), settings.cleaning).predicted_native
         with Image.open(tmp_path / f"{path.stem}_segmentation.png") as mask:
-            np.testing.assert_array_equal(np.asarray(mask), scored[0] * 255)
-        lesions += scored[0].sum()
+            np.testing.assert_array_equal(np.asarray(mask), scored * 255)
+        lesions += scored.sum()
     assert lesions, "the masks compared are not all empty"
 
 
