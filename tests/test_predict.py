@@ -136,3 +136,63 @@ def test_what_is_not_there_is_one_line_each(model_file, tmp_path, capsys):
     assert len(capsys.readouterr().err.strip().splitlines()) == 2
     with pytest.raises(InputError, match="threshold"):
         predict.Settings(1.0)
+
+
+def test_a_file_of_the_users_is_never_replaced(model_file, photographs, tmp_path, capsys):
+    output = tmp_path / "out"
+    output.mkdir()
+    own = output / "a_segmentation.png"
+    own.write_bytes(b"drawn by hand")
+    arguments = [str(photographs), "--output", str(output), "--model", str(model_file)]
+    assert main(arguments) == 1
+    assert own.read_bytes() == b"drawn by hand"
+    assert [path.name for path in output.iterdir()] == [own.name], "nothing is written before all is checked"
+    assert "not of an earlier run" in capsys.readouterr().err
+    own.unlink()
+    assert main(arguments) == 0
+    assert main(arguments) == 0, "its own results are replaced"
+
+
+def test_the_folder_of_the_photographs_is_no_output(model_file, photographs, capsys):
+    before = {path.name: path.read_bytes() for path in photographs.iterdir()}
+    assert main([str(photographs), "--output", str(photographs), "--model", str(model_file)]) == 1
+    assert {path.name: path.read_bytes() for path in photographs.iterdir()} == before
+    assert "is the folder of the photographs" in capsys.readouterr().err
+
+
+def test_a_photograph_is_never_the_target_of_another(model_file, photographs, tmp_path, capsys):
+    content = (photographs / "b.png").read_bytes()
+    for name in ("a.png", "a_segmentation.png"):
+        (tmp_path / name).write_bytes(content)
+    files = [str(tmp_path / "a.png"), str(tmp_path / "a_segmentation.png")]
+    assert main([*files, "--output", str(tmp_path), "--model", str(model_file)]) == 1
+    assert (tmp_path / "a_segmentation.png").read_bytes() == content
+    assert "is one of the photographs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--device", "foo"], "--device"),
+        (["--device", "cuda:99"], "--device"),
+        (["--opening", "-1"], "--opening"),
+        (["--opening", "65"], "--opening"),
+        (["--workers", "-3"], "--workers"),
+        (["--output", "/dev/null/masks"], "/dev/null"),
+        (["--output", "/proc/masks"], "/proc"),
+    ],
+)
+def test_a_bad_option_is_one_line_that_names_it(model_file, photographs, tmp_path, capsys, arguments, named):
+    assert main([str(photographs), "--output", str(tmp_path), "--model", str(model_file), *arguments]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert named in line
+    assert "params.yaml" not in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_results_are_named_below_the_folder_that_was_named(model_file, photographs, tmp_path):
+    (tmp_path / "in/deep").mkdir(parents=True)
+    (tmp_path / "in/deep/a.jpg").write_bytes((photographs / "a.jpg").read_bytes())
+    (tmp_path / "in/a.jpg").write_bytes((photographs / "a.jpg").read_bytes())
+    assert main([str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--model", str(model_file)]) == 0
+    assert {row["mask"] for row in rows(tmp_path / "out")} == {"a_segmentation.png", "deep/a_segmentation.png"}

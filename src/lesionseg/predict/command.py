@@ -2,9 +2,13 @@
 
 import argparse
 import hashlib
+import json
+import re
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 
 import cv2
@@ -24,6 +28,9 @@ from lesionseg.predict.model import BATCH, Model, Segmentation, Settings, load
 
 MODEL = "models/segmentation/weights.safetensors"
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+PACKAGES = ("torch", "numpy", "pillow", "opencv-python-headless")  # whose arithmetic shows in a mask
+TABLE, RECORD = "lesions.csv", "run.json"
+LARGEST_OPENING = 64  # pixels, as evaluate.opening
 UNDECIDED = (0.25, 0.75)  # probabilities between these count as undecided
 COLUMNS = (
     "image", "mask", "width", "height", "lesion_pixels", "lesion_fraction", "left", "top", "right", "bottom",
@@ -38,11 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         failed = run(options)
     except InputError as error:
         failed = error.problems
+    except OSError as error:  # no permission, no space, a file where a directory should be
+        failed = [f"{printable(str(error.filename or options.output))}: {error.strerror}; choose another --output"]
     except KeyboardInterrupt:
         print("predict: interrupted; every file written so far is whole", file=sys.stderr)
         return 130
     for problem in failed:
-        print(f"predict: error: {problem}", file=sys.stderr)
+        print(f"predict: error: {problem.replace('params.yaml: runtime.device', '--device')}", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -63,69 +72,81 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def run(options: argparse.Namespace) -> list[str]:
-    """Predict everything that can be read; return what could not be, a line each."""
-    files = find(options.photographs, options.output)
-    names = output_names(files)
+    """Predict everything that can be read; return what could not be, a line each.
+
+    Everything that can be refused is refused before anything is written.
+    """
+    check(options)
+    names = find(options.photographs, options.output)
+    kinds = ("segmentation", "probabilities") if options.probabilities else ("segmentation",)
+    targets = {path: {kind: options.output / f"{name}_{kind}.png" for kind in kinds} for path, name in names.items()}
+    check_targets(options.output, targets)
     device = choose_device(options.device)
     cleaning = Cleaning(options.opening, options.keep_largest, options.fill_holes)
     settings = Settings(options.threshold, options.test_time_augmentation, cleaning)
     model = load(options.model, settings, device)
     rows, failed = [], {}
-    for path, segmentation in tqdm(
-        segmentations(model, files, worker_count(options.workers), failed), "predict", len(files), unit="image",
-        disable=None,
-    ):  # fmt: skip
-        target = options.output / f"{names[path]}_segmentation.png"
-        save(target, segmentation.mask * np.uint8(255))
-        if options.probabilities:
-            save(options.output / f"{names[path]}_probabilities.png", segmentation.probabilities)
-        rows.append(measured(path, target.relative_to(options.output), segmentation))
-    write_csv(options.output / "lesions.csv", COLUMNS, rows)
-    write_json(options.output / "run.json", record(options, model, device, rows, failed))
+    # Written first: files of a run that is interrupted are known to be ours when it is repeated.
+    write_json(options.output / RECORD, record(options, model, device, {}, targets))
+    predicted = segmentations(model, list(names), worker_count(options.workers), failed)
+    for path, segmentation in tqdm(predicted, "predict", len(names), unit="image", disable=None):
+        pixels = {"segmentation": segmentation.mask * np.uint8(255), "probabilities": segmentation.probabilities}
+        for kind, target in targets[path].items():
+            save(target, pixels[kind])
+        rows.append(measured(path, targets[path]["segmentation"].relative_to(options.output), segmentation))
+    write_csv(options.output / TABLE, COLUMNS, rows)
+    outcome = {row["image"]: "done" for row in rows}
+    outcome |= {printable(str(path)): printable(reason) for path, reason in failed.items()}
+    write_json(options.output / RECORD, record(options, model, device, outcome, targets))
     return [f"{path}: {reason}" for path, reason in failed.items()]
 
 
-def find(photographs: Sequence[Path], output: Path) -> list[Path]:
-    """The files to predict: those named, and every image below a folder that is named.
+def check(options: argparse.Namespace) -> None:
+    """Raise InputError for every option out of its range."""
+    problems = []
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", options.device):
+        problems.append(f"--device: found {options.device!r}, expected auto, cpu, cuda or cuda:<index>")
+    if not 0 <= options.opening <= LARGEST_OPENING:
+        problems.append(f"--opening: found {options.opening}, expected 0 to {LARGEST_OPENING} pixels")
+    if options.workers is not None and options.workers < 1:
+        problems.append(f"--workers: found {options.workers}, expected at least 1")
+    if problems:
+        raise InputError(problems)
+
+
+def find(photographs: Sequence[Path], output: Path) -> dict[Path, Path]:
+    """The files to predict, those named and every image below a folder that is named, and what their results are
+    called: the path below that folder without extension; of files that would share it, with extension and folder.
 
     An output directory inside such a folder is passed over. Raises InputError for what is not there.
     """
-    found, problems = [], []
+    below: dict[Path, Path] = {}  # file -> the folder its name starts at
+    problems = []
     for path in photographs:
         if path.is_dir():
-            below = sorted(file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS and file.is_file())
+            if path.resolve() == output.resolve():
+                problems.append(
+                    f"--output: {output} is the folder of the photographs; name another, such as {output}/masks"
+                )
+                continue
+            files = sorted(file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS and file.is_file())
             if path.resolve() in output.resolve().parents:
-                below = [file for file in below if output.resolve() not in file.resolve().parents]
-            found += below
-            if not below:
+                files = [file for file in files if output.resolve() not in file.resolve().parents]
+            below |= {file: path for file in files if file not in below}
+            if not files:
                 problems.append(f"{path}: no image in it ({', '.join(EXTENSIONS)})")
         elif path.exists():
-            found.append(path)
+            below.setdefault(path, path.parent)
         else:
             problems.append(f"{path}: no such file or directory")
-    if output.exists() and not output.is_dir():
-        problems.append(f"--output: {output} is a file, expected a directory")
     if problems:
         raise InputError(problems)
-    return list(dict.fromkeys(found))
-
-
-def output_names(files: Sequence[Path]) -> dict[Path, Path]:
-    """What each file's results are called: its stem, and of files of one stem their whole path, extension included.
-
-    Raises InputError where two would still share a name.
-    """
-    stems: dict[str, list[Path]] = {}
-    for path in files:
-        stems.setdefault(path.stem, []).append(path)
-    names: dict[Path, Path] = {}
-    for path in files:
-        alone = len(stems[path.stem]) == 1
-        parts = [part for part in path.parts if part not in (path.anchor, "..", ".")]
-        names[path] = Path(path.stem) if alone else Path(*parts[:-1], path.name.replace(".", "_"))
-    if len(set(names.values())) < len(files):
-        raise InputError("several photographs would get the same name; name their folders from one place")
-    return names
+    short = {path: path.relative_to(folder).with_suffix("") for path, folder in below.items()}
+    times = Counter(short.values())
+    return {
+        path: short[path] if times[short[path]] == 1 else Path(folder.resolve().name, path.relative_to(folder))
+        for path, folder in below.items()
+    }
 
 
 def segmentations(
@@ -182,23 +203,59 @@ def measured(path: Path, mask_file: Path, segmentation: Segmentation) -> dict:
 
 
 def record(
-    options: argparse.Namespace, model: Model, device: object, rows: Sequence[dict], failed: dict[Path, str]
+    options: argparse.Namespace,
+    model: Model,
+    device: object,
+    outcome: dict[str, str],
+    targets: dict[Path, dict[str, Path]],
 ) -> dict:
-    """What run.json holds: the model, how it was run, and what became of every file."""
+    """What run.json holds: the model, how it was run, what became of every file, and the files that are ours."""
     settings = model.settings
     return {
         "model": str(options.model),
         "model_sha256": hashlib.sha256(options.model.read_bytes()).hexdigest(),
         "image_size": model.image_size,
+        "versions": {name: version(name) for name in PACKAGES},
         "device": describe_device(device),
         "threshold": settings.threshold,
         "test_time_augmentation": settings.test_time_augmentation,
         "opening": settings.cleaning.opening,
         "keep_largest": settings.cleaning.keep_largest,
         "fill_holes": settings.cleaning.fill_holes,
-        "files": {row["image"]: "done" for row in rows}
-        | {printable(str(path)): printable(reason) for path, reason in failed.items()},
+        "files": outcome,
+        "written": [str(path.relative_to(options.output)) for kinds in targets.values() for path in kinds.values()],
     }
+
+
+def check_targets(output: Path, targets: dict[Path, dict[str, Path]]) -> None:
+    """Raise InputError where something to be written is a photograph, is written twice, or is there and not of this
+    command: only what the run.json beside it lists is replaced."""
+    if output.exists() and not output.is_dir():
+        raise InputError(f"--output: {output} is a file, expected a directory")
+    ours = _written_before(output)
+    photographs = {path.resolve() for path in targets}
+    wanted = [path for kinds in targets.values() for path in kinds.values()]
+    problems, seen = [], set()
+    for path in [*wanted, output / TABLE, output / RECORD]:
+        known = path.resolve() in ours
+        if path.resolve() in photographs:
+            problems.append(f"{path}: is one of the photographs and would be replaced; choose another --output")
+        elif path.resolve() in seen:
+            problems.append(f"{path}: two photographs would get this name; rename one")
+        elif path.exists() and not known:
+            problems.append(f"{path}: is there and not of an earlier run of this command; choose another --output")
+        seen.add(path.resolve())
+    if problems:
+        raise InputError(problems)
+
+
+def _written_before(output: Path) -> set[Path]:
+    """The files that an earlier run says it wrote to `output`; none where run.json is missing or something else's."""
+    try:
+        names = json.loads((output / RECORD).read_text(encoding="utf-8"))["written"]
+        return {(output / name).resolve() for name in [*names, TABLE, RECORD]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
 
 
 def save(path: Path, pixels: np.ndarray) -> None:
