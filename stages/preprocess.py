@@ -10,7 +10,7 @@ from lesionseg.common.errors import InputError
 from lesionseg.common.files import replaced, write_csv, write_json
 from lesionseg.common.parameters import Field, Group, Runtime, load
 from lesionseg.common.stage import run_stage
-from lesionseg.formats import manifest
+from lesionseg.formats import groups, manifest
 from lesionseg.formats.processed import open_folders
 from lesionseg.preprocess.contact_sheet import contact_sheet, save_png
 from lesionseg.preprocess.dataset import Settings, process
@@ -57,7 +57,8 @@ def main() -> None:
         duplicate_distance=parameters.duplicate_distance,
     )
     with replaced(PROCESSED) as trained, replaced(HELD_OUT) as held_out:
-        data = process(RAW, pairs, trained, held_out, settings, runtime.workers)
+        links = groups.links(groups.read(RAW))
+        data = process(RAW, pairs, trained, held_out, settings, runtime.workers, links)
     summary = {"sources": dict(Counter(pair.source for pair in pairs))} | summarize(data)
     write_json(SUMMARY / "summary.json", summary)
     write_csv(SUMMARY / "dropped.csv", DROPPED_COLUMNS, dropped_rows(data))

@@ -23,7 +23,7 @@ from scipy.ndimage import gaussian_filter
 
 from lesionseg.common.errors import InputError
 from lesionseg.common.parallel import ordered_map, ordered_process_map
-from lesionseg.formats import manifest
+from lesionseg.formats import groups, manifest
 from lesionseg.formats.manifest import Pair
 from lesionseg.formats.processed import Sample, open_arrays, read_samples
 from lesionseg.preprocess.contact_sheet import LIMIT, contact_sheet, save_png
@@ -205,6 +205,22 @@ def test_duplicates_share_a_group_and_a_side(raw):
     }
     near = [row for row in raw.table("duplicates.csv") if row["kind"] == "near"]
     assert [(row["id"], row["other"]) for row in near] == [("L005", "L910")]
+
+
+def test_photographs_of_one_lesion_share_a_side(raw):
+    """groups.csv joins what no picture tells; what it lists and the data lack joins nothing."""
+    raw.run()
+    assert all(sample.group == name for name, sample in raw.samples().items()), "the pictures differ"
+    lesions = [(f"L{number:03d}", f"lesion {number // 3}") for number in range(12)]
+    groups.add(raw.raw, [*lesions, ("gone_1", "lesion 0"), ("gone_2", "lesion 1")])
+    for seed in range(4):
+        raw.run(seed=seed, test_fraction=0.25)
+        samples = raw.samples()
+        assert {sample.split for sample in samples.values()} == {"train", "val", "test"}
+        for first in range(0, 12, 3):
+            names = [f"L{number:03d}" for number in range(first, first + 3)]
+            assert len({samples[name].split for name in names}) == 1
+            assert {samples[name].group for name in names} == {names[0]}
 
 
 def test_what_is_only_evaluated_lies_apart_and_never_changes_what_is_trained_on(raw):

@@ -4,7 +4,7 @@ What is trained on and what is only evaluated go into two folders. The first dep
 held-out set that is added, changed or removed never changes what the network is trained on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,14 +79,21 @@ class _Kept:
 
 
 def process(
-    raw: Path, pairs: Sequence[Pair], trained: Path, held_out: Path, settings: Settings, workers: int | None = None
+    raw: Path,
+    pairs: Sequence[Pair],
+    trained: Path,
+    held_out: Path,
+    settings: Settings,
+    workers: int | None = None,
+    links: Iterable[tuple[str, str]] = (),
 ) -> DataSet:
     """Write `images.npy`, `masks.npy` and `samples.csv` into two existing directories (see formats.processed).
 
     `pairs` are sorted by id. Those of the training subset are divided into train, val and test; train and val go to
     `trained`, all else to `held_out`. An external pair that shows the same picture as a training one is left out;
-    an official set stays as published. Raises InputError with every invalid pair unless `drop_invalid`, and when
-    nothing is left to split.
+    an official set stays as published. `links` are pairs of ids that belong to one group, such as two photographs of a
+    lesion: they stay on one side like duplicates. Raises InputError with every invalid pair unless `drop_invalid`, and
+    when nothing is left to split.
     """
     size = settings.size
     scratch = trained / "thumbnails.npy"
@@ -114,9 +121,10 @@ def process(
         found = _duplicates([one.pair for one in kept], np.load(scratch, mmap_mode="r"), settings.duplicate_distance)
         scratch.unlink()
 
-        leaking = _leaking(kept, found)
+        joined = [*found, *_as_matches(kept, links)]
+        leaking = _leaking(kept, joined)
         dropped += leaking.values()
-        sample = _samples(kept, found, settings)
+        sample = _samples(kept, joined, settings)
         rows = {
             folder: [row for row in range(len(kept)) if row not in leaking and (sample[row].split in TRAINED) is inside]
             for folder, inside in ((trained, True), (held_out, False))
@@ -143,6 +151,13 @@ def _duplicates(pairs: Sequence[Pair], thumbnails: np.ndarray, distance: int | N
     return sorted(matches, key=lambda match: (match.first, match.second))
 
 
+def _as_matches(kept: Sequence[_Kept], links: Iterable[tuple[str, str]]) -> list[Match]:
+    """Links between ids as matches between rows; those of pairs that are not there are left out."""
+    row = {one.pair.id: number for number, one in enumerate(kept)}
+    ends = (sorted((row[one], row[other])) for one, other in links if one in row and other in row)
+    return [Match(first, second, 0, 1.0) for first, second in ends]
+
+
 def _groups(kept: Sequence[_Kept], matches: Sequence[Match]) -> list[str]:
     """The name of each pair's duplicate group, its smallest id. Pairs are sorted by id."""
     label = duplicates.groups(len(kept), [(match.first, match.second) for match in matches])
@@ -160,7 +175,7 @@ def _leaking(kept: Sequence[_Kept], matches: Sequence[Match]) -> dict[int, Dropp
         row: Dropped(
             one.pair,
             "duplicate_of_training",
-            f"{one.pair.image}: shows the same picture as the training image {training[group].image}",
+            f"{one.pair.image}: shows the picture, lesion or patient of the training image {training[group].image}",
         )
         for row, (one, group) in enumerate(zip(kept, groups, strict=True))
         if one.pair.subset == "external" and group in training
