@@ -19,7 +19,9 @@ def test_each_member_has_the_figures_it_has_alone_and_the_ensemble_those_of_the_
     ensemble = networks.build("unet", 2, members=2).eval()
     images, masks = arrays(6)
     splits = ["val", "val", "val", "test", "test", "test"]
-    cases = [Case(f"T_{row}", split, row, Path()) for row, split in enumerate(splits)]
+    cases = [
+        Case(id=f"T_{row}", split=split, row=row, mask=Path(), group=f"T_{row}") for row, split in enumerate(splits)
+    ]
     thresholds = {"val": 0.5, "test": 0.48}
     plain = [np.stack([one.plain for one in predict(each, images, range(6))]) for each in (ensemble, *ensemble.members)]
     data = Processed([], images, masks)
