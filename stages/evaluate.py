@@ -5,35 +5,38 @@ from typing import Literal
 
 import checkout  # noqa: F401
 
-from lesionseg.common.files import write_csv, write_json
+from lesionseg.common.files import replaced, write_csv, write_json
 from lesionseg.common.hardware import choose_device, describe_device
 from lesionseg.common.parallel import worker_count
 from lesionseg.common.parameters import Field, Group, Runtime, load
 from lesionseg.common.stage import run_stage
 from lesionseg.evaluate import submission
-from lesionseg.evaluate.evaluation import Outputs, Predictor, cases, evaluate, thresholds
+from lesionseg.evaluate.evaluation import Outputs, Predictor, cases, evaluate, thresholds, used
 from lesionseg.evaluate.image_metrics import labels
 from lesionseg.evaluate.members import compare_members
 from lesionseg.evaluate.split_scores import Setting, chosen_by_val, compared
 from lesionseg.evaluate.tables import write_tables
 from lesionseg.formats import manifest, metadata
 from lesionseg.formats.processed import open_folders
-from lesionseg.inference.postprocess import Cleaning
 from lesionseg.inference.prediction import PRECISION
+from lesionseg.inference.settings import LARGEST_OPENING, Settings
 from lesionseg.networks import weights
 from lesionseg.networks.ensemble import Ensemble
 from lesionseg.scoring.bootstrap import Resampling
 
 RAW, PROCESSED, HELD_OUT = Path("data/raw"), Path("data/processed"), Path("data/held_out")
-WEIGHTS = Path("models/segmentation/weights.safetensors")
+WEIGHTS = Path("models/trained") / weights.TRAINED_FILE
+MODEL = Path("models/lesion-segmentation")  # to be used: the weights with the settings they were evaluated with
 EVALUATION, SUBMISSION = Path("data/evaluation"), Path("data/submission")
 METRICS, PLOTS = Path("metrics"), Path("plots")
+
+AFTER = ("test_time_augmentation", "refinement", "opening", "keep_largest", "fill_holes")  # the network, in order
 
 
 class Parameters(Group):
     threshold: float = Field(gt=0, lt=1)
     threshold_from: Literal["fixed", "train", "val"]
-    opening: int = Field(ge=0, le=64)
+    opening: int = Field(ge=0, le=LARGEST_OPENING)
     keep_largest: bool
     fill_holes: bool
     refinement: Literal["none", "crf"]
@@ -58,9 +61,9 @@ def main() -> None:
         held_out,
         lambda split: predictor.sweep(data.images, data.masks, data.rows(split)),
     )
-    cleaning = Cleaning(parameters.opening, parameters.keep_largest, parameters.fill_holes)
+    after = Settings(used(chosen).value, **{name: getattr(parameters, name) for name in AFTER})
     settings = {
-        split: Setting(*threshold, cleaning, predictor.changes, chosen_by_val(said) if split == "val" else None)
+        split: Setting(*threshold, after.cleaning, predictor.changes, chosen_by_val(said) if split == "val" else None)
         for split, threshold in chosen.items()
     }
     submission.start(SUBMISSION)
@@ -71,6 +74,9 @@ def main() -> None:
             values = {split: threshold.value for split, threshold in chosen.items()}
             members = compare_members(model, maps.plain, data, held_out, values, device)
             write_json(EVALUATION / "members.json", members)
+    said["image_size"] = data.images.shape[1]
+    with replaced(MODEL) as folder:
+        weights.save(folder / weights.MODEL_FILE, model.state_dict(), said | {"settings": after.as_dict()})
     write_csv(
         EVALUATION / "samples.csv",
         ("id", "split", "index"),

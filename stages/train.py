@@ -1,4 +1,4 @@
-"""Train the network on data/processed; write its weights to models/segmentation, and its history as it goes."""
+"""Train the network on data/processed; write its weights to models/trained, and its history as it goes."""
 
 from functools import partial
 from importlib.metadata import version
@@ -24,7 +24,7 @@ from lesionseg.train.members import History, seeds, together
 from lesionseg.train.recipe import Machine, Recipe
 
 PROCESSED = Path("data/processed")
-MODEL = Path("models/segmentation")
+MODEL = Path("models/trained")
 HISTORY, METRICS = Path("plots/history.csv"), Path("metrics/training.json")  # in git, written after every epoch
 CHECKPOINTS = Path(".cache/train")  # no output of the stage: DVC deletes those before it runs
 COMPUTING = ("torch", "numpy", "albumentations", "opencv-python-headless")  # packages whose version shows in the bits
@@ -68,7 +68,7 @@ def train(parameters: Parameters, runtime: Runtime, world: distributed.World) ->
             fitted.append(fit(recipe, data, machine, Record(checkpoints, partial(history.add, member))))
     if world.first:
         metadata = metadata_of(parameters, data, fitted) | facts
-        weights.save(MODEL / "weights.safetensors", together([one.state for one in fitted]), metadata)
+        weights.save(MODEL / weights.TRAINED_FILE, together([one.state for one in fitted]), metadata)
         checkpoints.remove()
 
 
@@ -97,7 +97,7 @@ def key(parameters: Parameters, facts: dict[str, str]) -> str:
 
 
 def metadata_of(parameters: Parameters, data: Data, fitted: list[loop.Fitted]) -> weights.Metadata:
-    """What rebuilds the network, and how it was trained."""
+    """What rebuilds the network, and how and by which packages it was trained."""
     names = ("network", "base_width", "members", "keep")
     epochs = [one.epoch for one in fitted]
     return {
@@ -106,6 +106,7 @@ def metadata_of(parameters: Parameters, data: Data, fitted: list[loop.Fitted]) -
         "image_size": data.samples.images.shape[1],
         "average": parameters.ema_decay is not None,
         **{f"train.{name}": value for name, value in parameters.model_dump().items()},
+        "versions": {package: version(package) for package in COMPUTING},
     }
 
 

@@ -16,7 +16,7 @@ from lesionseg.visualize.report import render
 from lesionseg.visualize.results import read_json, read_predictions, read_results
 
 PROCESSED, HELD_OUT, SUMMARY = Path("data/processed"), Path("data/held_out"), Path("data/summary")
-EVALUATION, MODEL, PLOTS = Path("data/evaluation"), Path("models/segmentation"), Path("plots")
+EVALUATION, MODEL, PLOTS = Path("data/evaluation"), Path("models/trained"), Path("plots")
 
 
 class Parameters(Group):

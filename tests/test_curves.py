@@ -7,8 +7,9 @@ from sklearn.calibration import calibration_curve
 
 from lesionseg.evaluate.calibration import brier_score, reliability
 from lesionseg.evaluate.curves import POINTS, precision_recall, roc, thinned
-from lesionseg.evaluate.histogram import counts_by_level, histogram, level
+from lesionseg.evaluate.histogram import counts_by_level, histogram
 from lesionseg.evaluate.sweep import COLUMNS, THRESHOLDS, Sweep
+from lesionseg.inference.settings import level
 
 
 @pytest.fixture(scope="module", params=["spread", "few values", "saturated"])

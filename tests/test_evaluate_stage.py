@@ -429,5 +429,5 @@ def test_the_command_exits_with_one_and_no_traceback(tmp_path):
     command = [sys.executable, str(REPOSITORY / "stages/evaluate.py")]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 1
-    assert result.stderr.startswith("evaluate: error: models/segmentation/weights.safetensors: not found")
+    assert result.stderr.startswith("evaluate: error: models/trained/weights.safetensors: not found")
     assert "Traceback" not in result.stderr

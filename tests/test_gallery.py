@@ -157,7 +157,7 @@ def evaluation(tmp_path):
 def read(root: Path, count: int = 3, named: tuple[str, ...] = ()) -> list[gallery.Gallery]:
     both = open_folders(root / "data/processed", root / "data/held_out")
     predictions = read_predictions(root / "data/evaluation", len(both.samples), both.images.shape[1:3])
-    results = read_results(root / "data/evaluation", root / "plots", root / "models/segmentation")
+    results = read_results(root / "data/evaluation", root / "plots", root / "models/trained")
     return list(gallery.galleries(results, predictions, both.images, both.masks, count, 0, named))
 
 

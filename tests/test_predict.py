@@ -8,15 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from lesionseg import predict
+import lesionseg
+from lesionseg import Settings
 from lesionseg.common.errors import InputError
-from lesionseg.evaluate.histogram import level
-from lesionseg.evaluate.measurement import Maps, Truth, measure
-from lesionseg.images.decoding import read_rgb
-from lesionseg.inference.postprocess import Cleaning
-from lesionseg.inference.prediction import predict as predict_arrays
 from lesionseg.networks import build, weights
 from lesionseg.predict.command import main
+from tiny_data import run_stage, write_data, write_model
 
 SIZE = 64
 
@@ -51,44 +48,128 @@ def rows(output):
         return list(csv.DictReader(file))
 
 
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, network):
+    """Photographs of every native size with masks, their arrays as preprocess makes them, and a trained network."""
+    root = tmp_path_factory.mktemp("world")
+    splits = ["val", "train", "val", "official_test", "external", "train", "val", "official_test"] * 2
+    truth = write_data(root, splits, native_images=True)
+    write_model(root, network)
+    return root, dict(zip(truth, splits, strict=True))
+
+
 @pytest.mark.parametrize(
-    ("arguments", "settings"),
+    "settings",
     [
-        ([], predict.Settings()),
-        (
-            ["--threshold", "0.4", "--test-time-augmentation", "flips", "--keep-largest", "--fill-holes"],
-            predict.Settings(0.4, "flips", Cleaning(keep_largest=True, fill_holes=True)),
-        ),
+        {},
+        {"threshold_from": "val", "keep_largest": True, "fill_holes": True},
+        {"threshold_from": "train", "test_time_augmentation": "flips"},
+        {"threshold": 0.3, "refinement": "crf", "opening": 1},
     ],
+    ids=str,
 )
-def test_the_masks_are_those_that_the_evaluation_scores(model_file, photographs, tmp_path, arguments, settings):
-    assert main([str(photographs), "--output", str(tmp_path), "--model", str(model_file), *arguments]) == 0
-    network, _ = weights.load(model_file)
-    files = sorted(photographs.iterdir())
-    read = [read_rgb(path, SIZE) for path in files]
-    images = np.stack([pixels for pixels, _ in read])
-    predictions = predict_arrays(network, images, range(len(files)), "cpu", settings.test_time_augmentation)
+def test_the_photographs_that_were_evaluated_get_the_very_masks_that_were_scored(world, tmp_path, settings):
+    root, splits = world
+    run_stage(root, "evaluate", submission=True, bootstrap_samples=100, **settings)
+    model = str(root / "models/lesion-segmentation")
+    assert main([str(root / "data/raw/images"), "--output", str(tmp_path), "--model", model]) == 0
+    record = json.loads((tmp_path / "run.json").read_text())
+    evaluated = json.loads((root / "metrics/evaluation.json").read_text())
     lesions = 0
-    for path, (_, (width, height)), prediction in zip(files, read, predictions, strict=True):
-        truth = Truth(images[0], np.zeros((SIZE, SIZE), np.uint8), np.zeros((height, width), np.uint8))
-        maps = Maps(prediction.averaged, prediction.plain)
-        scored = measure(maps, truth, level(settings.threshold), settings.cleaning).predicted_native
-        with Image.open(tmp_path / f"{path.stem}_segmentation.png") as mask:
-            np.testing.assert_array_equal(np.asarray(mask), scored * 255)
-        lesions += scored.sum()
-    assert lesions, "the masks compared are not all empty"
+    for name, split in splits.items():
+        scored = root / "data/submission" / split / f"{name}_segmentation.png"
+        # No split is scored at a threshold chosen on it: val keeps the fixed one.
+        if split == "train" or evaluated[split]["threshold"] != record["settings"]["threshold"]:
+            continue
+        found, expected = (np.asarray(Image.open(path)) for path in (tmp_path / scored.name, scored))
+        np.testing.assert_array_equal(found, expected)
+        lesions += 0 < expected.mean() < 255
+    assert lesions > 3, "the masks compared are not all empty or full"
+    assert ("val" in settings.values()) == (evaluated["val"]["threshold"] != record["settings"]["threshold"])
 
 
-@pytest.mark.parametrize("threshold", [0.001, 0.3, 0.5, 0.998])
-def test_a_threshold_means_what_it_means_in_the_evaluation(threshold):
-    assert predict.Settings(threshold).level == level(threshold)
+def test_a_model_that_was_not_evaluated_says_so_and_has_the_defaults(world, photographs, tmp_path, capsys):
+    root, _ = world
+    assert not (loaded := lesionseg.load(root / "models/trained", "cpu")).evaluated
+    assert loaded.settings == Settings()
+    assert main([str(photographs), "--output", str(tmp_path), "--model", str(root / "models/trained")]) == 0
+    assert "weights.safetensors holds no settings" in capsys.readouterr().out
+
+
+def test_an_option_replaces_one_setting_of_the_model(photographs, tmp_path, network):
+    settings = Settings(0.3, "flips", keep_largest=True, fill_holes=True)
+    path = tmp_path / "model.safetensors"
+    weights.save(path, network[0], network[1] | {"settings": settings.as_dict()})
+    output = tmp_path / "out"
+    arguments = ["--threshold", "0.4", "--no-keep-largest"]
+    assert main([str(photographs), "--output", str(output), "--model", str(tmp_path), *arguments]) == 0
+    said = json.loads((output / "run.json").read_text())["settings"]
+    assert said == settings.as_dict() | {"threshold": 0.4, "keep_largest": False}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        None,
+        {"threshold": 0.5},
+        Settings().as_dict() | {"threshold": 2},
+        Settings().as_dict() | {"threshold": "0.5"},
+        Settings().as_dict() | {"opening": True},
+        Settings().as_dict() | {"refinement": ["crf"]},
+        Settings().as_dict() | {"command": "rm"},
+    ],
+    ids=str,
+)
+def test_settings_of_another_kind_are_refused_by_name(network, tmp_path, settings):
+    path = tmp_path / "model.safetensors"
+    weights.save(path, network[0], network[1] | {"settings": settings})
+    with pytest.raises(InputError, match=r"model\.safetensors: (settings|threshold|opening|refinement): found"):
+        lesionseg.load(tmp_path, "cpu")
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"holds neither model\.safetensors nor weights\.safetensors"):
+        lesionseg.load(tmp_path)
 
 
 def test_from_python(model_file, photographs):
-    mask = predict.load(model_file).predict(photographs / "a.jpg")
+    model = lesionseg.load(model_file, "cpu")
+    mask = model.predict(photographs / "a.jpg")
     assert mask.shape == (100, 150)
     assert mask.dtype == np.uint8
     assert set(np.unique(mask)) <= {0, 1}
+
+
+def test_a_file_an_array_and_a_picture_are_the_same_photograph(model_file, photographs):
+    model = lesionseg.load(model_file, "cpu", threshold=0.45)
+    path = photographs / "b.png"
+    mask = model.predict(path)
+    assert mask.any()
+    with Image.open(path) as image:
+        kinds = [str(path), np.asarray(image), image.copy(), image]
+        for found in model.predict(kinds):
+            np.testing.assert_array_equal(found, mask)
+    assert model.predict([]) == []
+
+
+def test_a_picture_is_turned_as_its_file_is(model_file, photographs, tmp_path):
+    model = lesionseg.load(model_file, "cpu")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in ("turned.png", "turned.tiff"):
+        Image.open(photographs / "b.png").save(tmp_path / name, exif=exif)
+        with Image.open(tmp_path / name) as image:
+            mask = model.predict(image)
+        assert mask.shape == (40, 90)
+        np.testing.assert_array_equal(mask, model.predict(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    "image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8), 7], ids=repr
+)
+def test_an_image_of_another_kind_is_refused(model_file, image):
+    with pytest.raises(InputError, match=r"image: found .*expected"):
+        lesionseg.load(model_file, "cpu").predict([image])
 
 
 def test_the_table_and_the_record(model_file, photographs, tmp_path):
@@ -135,7 +216,7 @@ def test_what_is_not_there_is_one_line_each(model_file, tmp_path, capsys):
     assert main([str(tmp_path / "no"), str(tmp_path), "--output", str(tmp_path / "out"), "--model", "x"]) == 1
     assert len(capsys.readouterr().err.strip().splitlines()) == 2
     with pytest.raises(InputError, match="threshold"):
-        predict.Settings(1.0)
+        Settings(1.0)
 
 
 def test_a_file_of_the_users_is_never_replaced(model_file, photographs, tmp_path, capsys):

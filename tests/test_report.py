@@ -26,7 +26,7 @@ PHONE, DESKTOP = (390, 844), (1280, 900)
 def render(root: Path, examples: int = 2) -> str:
     both = open_folders(root / "data/processed", root / "data/held_out")
     predictions = read_predictions(root / "data/evaluation", len(both.samples), both.images.shape[1:3])
-    results = read_results(root / "data/evaluation", root / "plots", root / "models/segmentation")
+    results = read_results(root / "data/evaluation", root / "plots", root / "models/trained")
     shown = list(gallery.galleries(results, predictions, both.images, both.masks, examples, 0))
     return report.render(results, shown, list(charts(results)), read_json(root / "data/summary/summary.json"))
 
@@ -341,5 +341,5 @@ def test_the_panels_are_those_of_the_gallery(root):
 def read_gallery(root: Path):
     both = open_folders(root / "data/processed", root / "data/held_out")
     predictions = read_predictions(root / "data/evaluation", len(both.samples), both.images.shape[1:3])
-    results = read_results(root / "data/evaluation", root / "plots", root / "models/segmentation")
+    results = read_results(root / "data/evaluation", root / "plots", root / "models/trained")
     return gallery.galleries(results, predictions, both.images, both.masks, 1, 0)

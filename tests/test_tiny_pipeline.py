@@ -67,7 +67,7 @@ def test_every_declared_output_is_there(tiny_run):
 
 def test_git_holds_small_results_and_no_data(tiny_run):
     tracked = tiny_run.run("git", "ls-files", "--cached", "--others", "--exclude-standard").stdout.split()
-    assert not [path for path in tracked if path.startswith(("data/raw", "data/processed", "models/segmentation"))]
+    assert not [path for path in tracked if path.startswith(("data/raw", "data/processed", "models/trained"))]
     assert "metrics/evaluation.json" in tracked
 
 
@@ -157,13 +157,13 @@ def test_a_set_to_evaluate_on_never_trains_again(tiny_run, tmp_path):
             noise = random.integers(0, 256, (image.height, image.width, 3), np.uint8)  # another picture
         Image.fromarray(noise).save(tmp_path / "own/images" / f"{name}.png")
         (tmp_path / "own/masks" / mask.name).write_bytes(mask.read_bytes())
-    model = (second.root / "models/segmentation/weights.safetensors").read_bytes()
+    model = (second.root / "models/trained/weights.safetensors").read_bytes()
 
     added = second.dvc("exp", "run", "-S", f"download.external={tmp_path / 'own'}").stdout
     assert stages_run(added) == ["download", "preprocess", "evaluate", "visualize"]
     evaluation = json.loads((second.root / "metrics/evaluation.json").read_text(encoding="utf-8"))
     assert evaluation["external"]["images"] == 4
-    assert (second.root / "models/segmentation/weights.safetensors").read_bytes() == model
+    assert (second.root / "models/trained/weights.safetensors").read_bytes() == model
     assert stages_run(second.dvc("exp", "run", "-S", "download.external=null").stdout) == []
 
 

@@ -86,7 +86,7 @@ def test_it_writes_weights_history_and_metrics_and_resumes_to_the_same(tmp_path)
     expected = "epoch train_loss train_dice train_iou val_loss val_dice val_iou learning_rate"
     assert " ".join(history[0]) == expected
     assert [int(row["epoch"]) for row in history] == list(range(1, 31))
-    model, metadata = weights.load(whole / "models/segmentation/weights.safetensors")
+    model, metadata = weights.load(whole / "models/trained/weights.safetensors")
     kept = {"network": "unet", "base_width": 2, "members": 1, "keep": "last", "epoch": 30, "image_size": 32}
     kept |= {"average": False, "precision": metadata["precision"], "device": describe_device(torch.device("cpu"))}
     assert metadata["precision"] in ("bfloat16", "float32")
@@ -105,7 +105,7 @@ def test_it_writes_weights_history_and_metrics_and_resumes_to_the_same(tmp_path)
     _, errors = stage.communicate(timeout=100)
     assert stage.returncode == 130
     assert errors.strip().splitlines()[-1].startswith("train: interrupted; `dvc repro`")
-    assert "models/segmentation/weights.safetensors" not in outputs(stopped)
+    assert "models/trained/weights.safetensors" not in outputs(stopped)
     assert read_csv(stopped / "plots/history.csv"), "the epochs done show while it runs"
 
     stage = start(stopped)
@@ -138,7 +138,7 @@ def test_the_parameters_reach_the_training(tmp_path):
     code, output, errors = finish(folder)
     assert (code, errors) == (0, "")
     assert ", float32" in output
-    metadata = weights.load(folder / "models/segmentation/weights.safetensors")[1]
+    metadata = weights.load(folder / "models/trained/weights.safetensors")[1]
     assert (metadata["keep"], metadata["average"], metadata["precision"]) == ("best", True, "float32")
     history = read_csv(folder / "plots/history.csv")
     assert float(history[0]["learning_rate"]) < 1e-3
@@ -211,13 +211,13 @@ def test_members_are_trainings_of_their_own_and_resume_as_one(tmp_path, monkeypa
         return tmp_path / name
 
     both, alone = trained("both", seed=3, members=2), trained("alone", seed=4)
-    ensemble, metadata = weights.load(both / "models/segmentation/weights.safetensors")
-    single, _ = weights.load(alone / "models/segmentation/weights.safetensors")
+    ensemble, metadata = weights.load(both / "models/trained/weights.safetensors")
+    single, _ = weights.load(alone / "models/trained/weights.safetensors")
     assert metadata["members"] == 2
     assert metadata["epoch"] == "2, 2"
     second = ensemble.members[1].state_dict()
     assert all(torch.equal(value, second[name]) for name, value in single.state_dict().items())
-    rows, mean = read_csv(both / "models/segmentation/members.csv"), read_csv(both / "plots/history.csv")
+    rows, mean = read_csv(both / "models/trained/members.csv"), read_csv(both / "plots/history.csv")
     assert [(row["member"], row["epoch"]) for row in rows] == [("1", "1"), ("1", "2"), ("2", "1"), ("2", "2")]
     assert [row.pop("member") for row in rows[2:]] == ["2", "2"]
     assert rows[2:] == read_csv(alone / "plots/history.csv")

@@ -138,7 +138,7 @@ def test_all_that_is_missing_or_damaged_is_named_before_anything_is_written(copy
     (copy / "plots/roc.csv").unlink()
     (copy / "data/evaluation/detail.json").write_text("{", encoding="utf-8")
     (copy / "plots/history.csv").write_text("epoch,train_loss\n1,0.5\n", encoding="utf-8")
-    (copy / "models/segmentation/weights.safetensors").write_bytes(b"no weights")
+    (copy / "models/trained/weights.safetensors").write_bytes(b"no weights")
     result = run(copy)
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
@@ -146,7 +146,7 @@ def test_all_that_is_missing_or_damaged_is_named_before_anything_is_written(copy
         "plots/roc.csv: not found",
         "data/evaluation/detail.json: not JSON",
         "plots/history.csv: no column train_dice, train_iou, val_loss, val_dice, val_iou",
-        "models/segmentation/weights.safetensors: not weights of this project",
+        "models/trained/weights.safetensors: not weights of this project",
     ):
         assert problem in result.stderr
     assert drawn(copy) == {}

@@ -20,6 +20,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from lesionseg.formats import manifest
 from lesionseg.formats.manifest import Pair
 from lesionseg.formats.processed import HELD_OUT, TRAINED, Sample, write_samples
+from lesionseg.images.decoding import read_rgb
 from lesionseg.networks import build, weights
 
 REPOSITORY = Path(__file__).parents[1]
@@ -55,11 +56,13 @@ def write_data(
     seen: Sequence[np.ndarray] | None = None,
     size: int = SIZE,
     noise: float = 25,
+    native_images: bool = False,
 ) -> dict[str, np.ndarray]:
     """Write raw and processed data under `root`, an image for each of `splits`; returns the native masks by id.
 
     `masks` replace those of `lesion`. `seen`, uint8 (size, size), is where an image looks like lesion; without it,
     where its mask is: a network then finds what it should. `noise` is its standard deviation, of 255.
+    With `native_images` the photographs are written too, at native size, and the arrays made of them.
     """
     entries: dict[str, list] = {name: [] for name in (*TRAINED, *HELD_OUT)}
     pairs, truth = [], {}
@@ -75,6 +78,11 @@ def write_data(
         pairs.append(Pair(name, f"images/{name}.jpg", path, width, height, "", "", subset, "x"))
         small = (cv2.resize(mask * 255.0, (size, size), interpolation=cv2.INTER_AREA) >= 128).astype(np.uint8)
         image = picture(index, small if seen is None else seen[index], noise)
+        if native_images:
+            (root / "data/raw/images").mkdir(exist_ok=True)
+            photograph = root / f"data/raw/images/{name}.png"
+            Image.fromarray(picture(index, mask, noise)).save(photograph)
+            image, _ = read_rgb(photograph, size)
         entries[split].append((Sample(name, split, width, height, float(mask.mean()), name), image, small))
     manifest.write(root / "data/raw", pairs)
     for folder, members in (("processed", TRAINED), ("held_out", HELD_OUT)):
@@ -119,7 +127,7 @@ def constant_network(probability: float) -> Network:
 
 def write_model(root: Path, network: Network, **metadata) -> None:
     """Write the weights where train leaves them, with more `metadata` such as {"train.keep": "best"}."""
-    weights.save(root / "models/segmentation/weights.safetensors", network[0], network[1] | metadata)
+    weights.save(root / "models/trained/weights.safetensors", network[0], network[1] | metadata)
 
 
 def run_stage(root: Path, stage: str, runtime: dict | None = None, **changes) -> None:

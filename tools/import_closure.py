@@ -46,7 +46,9 @@ def closure(script: Path) -> set[str]:
             found.add(path)
             waiting += [file for name in imported_names(path) for file in module_files(name)]
             # Package data of the same name (a page template, say) is part of its module.
-            found.update(data for data in path.parent.glob(f"{path.stem}.*") if data.suffix not in {".py", ".pyc"})
+            found.update(
+                data for data in path.parent.glob(f"{path.stem}.*") if data.suffix not in {".py", ".pyi", ".pyc"}
+            )
     return {path.relative_to(REPOSITORY).as_posix() for path in found}
 
 

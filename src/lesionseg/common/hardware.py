@@ -1,18 +1,23 @@
 """Which device computes, and whether it does so with deterministic algorithms."""
 
 import os
+import re
 
 import torch
 
 from lesionseg.common.errors import InputError
 
 
-def choose_device(name: str, local_rank: int | None = None) -> torch.device:
+def choose_device(
+    name: str, local_rank: int | None = None, called: str = "params.yaml: runtime.device"
+) -> torch.device:
     """Return the device for `auto` (CUDA where there is a GPU, else the CPU), `cpu`, `cuda` or `cuda:<index>`.
 
     Of several processes on one machine, each names its `local_rank` and gets the GPU of that number. Raises
-    InputError where a GPU is asked for that torch does not see.
+    InputError, which speaks of the name as `called`, where a GPU is asked for that torch does not see, or no device.
     """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise InputError(f"{called}: found {name!r}, expected auto, cpu, cuda or cuda:<index>")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and local_rank is not None and torch.cuda.is_available():
@@ -27,13 +32,12 @@ def choose_device(name: str, local_rank: int | None = None) -> torch.device:
         if not torch.cuda.is_available():
             reason = "is built without CUDA" if torch.version.cuda is None else "finds no usable GPU or driver"
             raise InputError(
-                f"params.yaml: runtime.device: found '{name}', but torch {torch.__version__} {reason}; "
+                f"{called}: found '{name}', but torch {torch.__version__} {reason}; "
                 "expected auto or cpu on this machine"
             )
         if device.index is not None and device.index >= torch.cuda.device_count():
             raise InputError(
-                f"params.yaml: runtime.device: found '{name}', but there are {torch.cuda.device_count()} GPUs, "
-                "numbered from 0"
+                f"{called}: found '{name}', but there are {torch.cuda.device_count()} GPUs, numbered from 0"
             )
         if device.index is None:
             device = torch.device("cuda", torch.cuda.current_device())

@@ -16,7 +16,7 @@ from lesionseg.common.errors import InputError
 from lesionseg.common.files import atomic
 from lesionseg.common.parallel import ordered_map
 from lesionseg.evaluate import submission
-from lesionseg.evaluate.histogram import histogram, level
+from lesionseg.evaluate.histogram import histogram
 from lesionseg.evaluate.measurement import Maps, Truth, measure
 from lesionseg.evaluate.split_scores import Setting, SplitScores
 from lesionseg.evaluate.sweep import Sweep
@@ -26,6 +26,7 @@ from lesionseg.images.decoding import ImageError
 from lesionseg.images.masks import read_mask
 from lesionseg.inference.prediction import Prediction, predict
 from lesionseg.inference.refine import REFINEMENTS
+from lesionseg.inference.settings import level
 
 cv2.setNumThreads(1)  # the cores are shared out image by image; cv2's own threads would get in the way
 
@@ -145,6 +146,11 @@ def thresholds(
         )
     chosen = Threshold(chosen_on(rule).best(), rule)
     return {split: Threshold(fixed, "fixed") if split == rule else chosen for split in splits}
+
+
+def used(chosen: Mapping[str, Threshold]) -> Threshold:
+    """The threshold that the model is used with from then on: the chosen one, where one was chosen."""
+    return next((one for one in chosen.values() if one.source != "fixed"), next(iter(chosen.values())))
 
 
 class Outputs(NamedTuple):

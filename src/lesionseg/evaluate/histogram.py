@@ -5,8 +5,6 @@ q holds the pixels whose probability is q / 255. Histograms add up over images, 
 in 4 KB, and nothing is lost: probabilities are stored with 8 bits.
 """
 
-import math
-
 import numpy as np
 
 from lesionseg.scoring.counts import Counts
@@ -21,11 +19,6 @@ def histogram(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
     cells = probabilities.astype(np.uint16)
     cells[truth != 0] += LEVELS
     return np.bincount(cells.ravel(), minlength=2 * LEVELS).reshape(2, LEVELS)
-
-
-def level(threshold: float) -> int:
-    """The smallest 8-bit probability that counts as lesion, 1 to 255: q / 255 >= threshold, which is above 0."""
-    return max(1, math.ceil(round(threshold * (LEVELS - 1), 9)))  # 0.2 * 255 is 51.00000000000001
 
 
 def counts_by_level(histograms: np.ndarray) -> Counts:

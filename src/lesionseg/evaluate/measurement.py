@@ -10,7 +10,7 @@ from lesionseg.evaluate.histogram import histogram
 from lesionseg.evaluate.image_metrics import Outcome, measure_all
 from lesionseg.evaluate.photograph import contrast, hair
 from lesionseg.inference import native
-from lesionseg.inference.postprocess import Cleaning, imprint
+from lesionseg.inference.postprocess import Cleaning, cleaned
 from lesionseg.scoring.counts import Counts, count
 
 
@@ -52,11 +52,7 @@ class Measured(NamedTuple):
 def measure(maps: Maps, truth: Truth, level: int, cleaning: Cleaning) -> Measured:
     """Measure one image. A pixel is lesion where its 8-bit probability is at least `level`, then comes `cleaning`."""
     final, plain = maps
-    predicted = (final >= level).view(np.uint8)
-    shaped = final
-    if cleaning:
-        predicted = cleaning(predicted)
-        shaped = imprint(final, predicted, level)
+    predicted, shaped = cleaned(final, level, cleaning)
     original = truth.original
     at_native = native.mask_at(shaped, original.shape, level)
     counts, counts_native = count(predicted, truth.mask), count(at_native, original)

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from lesionseg.evaluate.evaluation import Case
-from lesionseg.evaluate.histogram import level
 from lesionseg.formats.processed import Processed
 from lesionseg.inference.prediction import predict
+from lesionseg.inference.settings import level
 from lesionseg.networks.ensemble import Ensemble
 from lesionseg.scoring import scores
 from lesionseg.scoring.counts import Counts, count

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from lesionseg.evaluate.histogram import LEVELS, counts_by_level, level
+from lesionseg.evaluate.histogram import LEVELS, counts_by_level
+from lesionseg.inference.settings import level
 from lesionseg.scoring import scores
 
 THRESHOLDS = tuple(round(step / 100, 2) for step in range(1, 100))  # those tried and plotted

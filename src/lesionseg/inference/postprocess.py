@@ -59,6 +59,15 @@ def filled(mask: np.ndarray) -> np.ndarray:
     return (~np.isin(labels, outside[outside != 0])).astype(np.uint8)
 
 
+def cleaned(probabilities: np.ndarray, level: int, cleaning: Cleaning) -> tuple[np.ndarray, np.ndarray]:
+    """Threshold 8-bit probabilities (H, W) and clean: the mask, uint8 (H, W), and probabilities that enlarge to it."""
+    mask = (probabilities >= level).view(np.uint8)
+    if not cleaning:
+        return mask, probabilities
+    mask = cleaning(mask)
+    return mask, imprint(probabilities, mask, level)
+
+
 def imprint(probabilities: np.ndarray, mask: np.ndarray, level: int) -> np.ndarray:
     """Change 8-bit probabilities (H, W) as little as it takes for `probabilities >= level` to be `mask`."""
     return np.where(mask, np.maximum(probabilities, level), np.minimum(probabilities, level - 1)).astype(np.uint8)

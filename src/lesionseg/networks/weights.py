@@ -13,11 +13,13 @@ from lesionseg.common.errors import InputError
 from lesionseg.common.files import atomic
 from lesionseg.networks import build
 
+TRAINED_FILE, MODEL_FILE = "weights.safetensors", "model.safetensors"  # in the folders of train and of evaluate
 FORMAT = "lesionseg"  # marks a file as ours
 MOST_MEMBERS = 64  # of an ensemble
 WIDEST = 1024  # base width
 DTYPES = {torch.float32: "F32", torch.int64: "I64"}  # of parameters and buffers, as safetensors writes them
-Metadata = dict[str, str | int | float | bool | None]
+Value = str | int | float | bool | None
+Metadata = dict[str, Value | dict[str, Value]]  # what JSON gives back
 
 
 def save(path: str | Path, state: Mapping[str, Tensor], metadata: Metadata) -> None:

@@ -1,11 +1,7 @@
 """Segment photographs of one's own with a trained network: `python -m lesionseg.predict`, and the same from Python.
 
-from lesionseg import predict
+import lesionseg
 
-model = predict.load("models/segmentation/weights.safetensors")
+model = lesionseg.load("models/lesion-segmentation")
 mask = model.predict("photograph.jpg")
 """
-
-from lesionseg.predict.model import Model, Settings, load
-
-__all__ = ["Model", "Settings", "load"]

@@ -3,7 +3,6 @@
 import argparse
 import hashlib
 import json
-import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -22,15 +21,15 @@ from lesionseg.common.hardware import choose_device, describe_device
 from lesionseg.common.parallel import worker_count
 from lesionseg.common.text import printable
 from lesionseg.images.decoding import ImageError, read_rgb
-from lesionseg.inference.postprocess import Cleaning
 from lesionseg.inference.prediction import VIEWS
-from lesionseg.predict.model import BATCH, Model, Segmentation, Settings, load
+from lesionseg.inference.refine import REFINEMENTS
+from lesionseg.inference.settings import Settings
+from lesionseg.predict.model import BATCH, Changes, Model, Segmentation, load
 
-MODEL = "models/segmentation/weights.safetensors"
+MODEL = "models/lesion-segmentation"
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 PACKAGES = ("torch", "numpy", "pillow", "opencv-python-headless")  # whose arithmetic shows in a mask
 TABLE, RECORD = "lesions.csv", "run.json"
-LARGEST_OPENING = 64  # pixels, as evaluate.opening
 UNDECIDED = (0.25, 0.75)  # probabilities between these count as undecided
 COLUMNS = (
     "image", "mask", "width", "height", "lesion_pixels", "lesion_fraction", "left", "top", "right", "bottom",
@@ -51,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("predict: interrupted; every file written so far is whole", file=sys.stderr)
         return 130
     for problem in failed:
-        print(f"predict: error: {problem.replace('params.yaml: runtime.device', '--device')}", file=sys.stderr)
+        print(f"predict: error: {problem}", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -59,15 +58,19 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m lesionseg.predict", description=__doc__)
     parser.add_argument("photographs", nargs="+", type=Path, metavar="PHOTOGRAPH_OR_FOLDER")
     parser.add_argument("--output", type=Path, required=True, help="directory for masks, lesions.csv and run.json")
-    parser.add_argument("--model", type=Path, default=Path(MODEL), help=f"default: {MODEL}")
-    parser.add_argument("--threshold", type=float, default=0.5, help="evaluate.threshold of the model (0.5)")
-    parser.add_argument("--test-time-augmentation", choices=list(VIEWS), default="none", help="as in params.yaml")
-    parser.add_argument("--opening", type=int, default=0, help="as in params.yaml")
-    parser.add_argument("--keep-largest", action="store_true", help="as in params.yaml")
-    parser.add_argument("--fill-holes", action="store_true", help="as in params.yaml")
+    parser.add_argument("--model", type=Path, default=Path(MODEL), help=f"a model's folder or file; default: {MODEL}")
     parser.add_argument("--probabilities", action="store_true", help="also write 8-bit probabilities as PNG")
     parser.add_argument("--device", default="auto", help="auto | cpu | cuda | cuda:<index>")
     parser.add_argument("--workers", type=int, help="threads that decode; default: one a core")
+    settings = parser.add_argument_group(
+        "settings", "other than the model was evaluated with; params.yaml explains each"
+    )
+    settings.add_argument("--threshold", type=float)
+    settings.add_argument("--test-time-augmentation", choices=list(VIEWS))
+    settings.add_argument("--refinement", choices=list(REFINEMENTS))
+    settings.add_argument("--opening", type=int, metavar="PIXELS")
+    settings.add_argument("--keep-largest", action=argparse.BooleanOptionalAction)
+    settings.add_argument("--fill-holes", action=argparse.BooleanOptionalAction)
     return parser.parse_args(arguments)
 
 
@@ -81,13 +84,12 @@ def run(options: argparse.Namespace) -> list[str]:
     kinds = ("segmentation", "probabilities") if options.probabilities else ("segmentation",)
     targets = {path: {kind: options.output / f"{name}_{kind}.png" for kind in kinds} for path, name in names.items()}
     check_targets(options.output, targets)
-    device = choose_device(options.device)
-    cleaning = Cleaning(options.opening, options.keep_largest, options.fill_holes)
-    settings = Settings(options.threshold, options.test_time_augmentation, cleaning)
-    model = load(options.model, settings, device)
+    model = load(options.model, choose_device(options.device, called="--device"), **changes(options))
+    if not model.evaluated:
+        print(f"predict: {model.path} holds no settings, it was not evaluated; the defaults of the others are used")
     rows, failed = [], {}
     # Written first: files of a run that is interrupted are known to be ours when it is repeated.
-    write_json(options.output / RECORD, record(options, model, device, {}, targets))
+    write_json(options.output / RECORD, record(options, model, {}, targets))
     predicted = segmentations(model, list(names), worker_count(options.workers), failed)
     for path, segmentation in tqdm(predicted, "predict", len(names), unit="image", disable=None):
         pixels = {"segmentation": segmentation.mask * np.uint8(255), "probabilities": segmentation.probabilities}
@@ -97,21 +99,29 @@ def run(options: argparse.Namespace) -> list[str]:
     write_csv(options.output / TABLE, COLUMNS, rows)
     outcome = {row["image"]: "done" for row in rows}
     outcome |= {printable(str(path)): printable(reason) for path, reason in failed.items()}
-    write_json(options.output / RECORD, record(options, model, device, outcome, targets))
+    write_json(options.output / RECORD, record(options, model, outcome, targets))
     return [f"{path}: {reason}" for path, reason in failed.items()]
 
 
 def check(options: argparse.Namespace) -> None:
     """Raise InputError for every option out of its range."""
     problems = []
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", options.device):
-        problems.append(f"--device: found {options.device!r}, expected auto, cpu, cuda or cuda:<index>")
-    if not 0 <= options.opening <= LARGEST_OPENING:
-        problems.append(f"--opening: found {options.opening}, expected 0 to {LARGEST_OPENING} pixels")
+    try:
+        Settings(**changes(options))
+    except InputError as error:
+        problems += [
+            f"--{name.replace('_', '-')}:{said}"
+            for name, _, said in (problem.partition(":") for problem in error.problems)
+        ]
     if options.workers is not None and options.workers < 1:
         problems.append(f"--workers: found {options.workers}, expected at least 1")
     if problems:
         raise InputError(problems)
+
+
+def changes(options: argparse.Namespace) -> Changes:
+    """The settings named on the command line."""
+    return {name: value for name in Changes.__annotations__ if (value := getattr(options, name)) is not None}
 
 
 def find(photographs: Sequence[Path], output: Path) -> dict[Path, Path]:
@@ -205,23 +215,17 @@ def measured(path: Path, mask_file: Path, segmentation: Segmentation) -> dict:
 def record(
     options: argparse.Namespace,
     model: Model,
-    device: object,
     outcome: dict[str, str],
     targets: dict[Path, dict[str, Path]],
 ) -> dict:
     """What run.json holds: the model, how it was run, what became of every file, and the files that are ours."""
-    settings = model.settings
     return {
-        "model": str(options.model),
-        "model_sha256": hashlib.sha256(options.model.read_bytes()).hexdigest(),
+        "model": str(model.path),
+        "model_sha256": hashlib.sha256(model.path.read_bytes()).hexdigest(),
         "image_size": model.image_size,
         "versions": {name: version(name) for name in PACKAGES},
-        "device": describe_device(device),
-        "threshold": settings.threshold,
-        "test_time_augmentation": settings.test_time_augmentation,
-        "opening": settings.cleaning.opening,
-        "keep_largest": settings.cleaning.keep_largest,
-        "fill_holes": settings.cleaning.fill_holes,
+        "device": describe_device(model.device),
+        "settings": model.settings.as_dict(),
         "files": outcome,
         "written": [str(path.relative_to(options.output)) for kinds in targets.values() for path in kinds.values()],
     }

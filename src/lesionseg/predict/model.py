@@ -1,40 +1,43 @@
 """A trained network as a function from a photograph to its mask, by the very steps that the evaluation scores."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import TypedDict, Unpack, overload
 
 import numpy as np
-from torch import device as Device
+import torch
+from PIL import Image
 from torch import nn
 
 from lesionseg.common.errors import InputError
-from lesionseg.images.decoding import read_rgb
+from lesionseg.common.hardware import choose_device
+from lesionseg.images.decoding import Decoded, read_rgb, rgb
+from lesionseg.images.header import SIDEWAYS, orientation
 from lesionseg.inference import native
-from lesionseg.inference.postprocess import Cleaning, imprint
+from lesionseg.inference.postprocess import cleaned
 from lesionseg.inference.prediction import predict
+from lesionseg.inference.refine import REFINEMENTS
+from lesionseg.inference.settings import Settings
 from lesionseg.networks import weights
 
 BATCH = 8  # photographs at the network's size held at a time
+FILES = (weights.MODEL_FILE, weights.TRAINED_FILE)  # what a model's folder may hold, the whole model first
+
+Photograph = str | Path | np.ndarray | Image.Image
+Shrunk = tuple[np.ndarray, tuple[int, int]]  # uint8 (S, S, 3) RGB at the network's size, native (width, height)
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What is done after the network; named as in the `evaluate` group of params.yaml, where each is explained."""
+class Changes(TypedDict, total=False):
+    """Settings to be other than those of the model file; see `Settings`."""
 
-    threshold: float = 0.5  # in (0, 1), against probabilities of 8 bits
-    test_time_augmentation: str = "none"
-    cleaning: Cleaning = field(default_factory=Cleaning)
-
-    def __post_init__(self) -> None:
-        if not 0 < self.threshold < 1:
-            raise InputError(f"threshold: found {self.threshold}, expected a number between 0 and 1, without them")
-
-    @property
-    def level(self) -> int:
-        """The lowest 8-bit probability that counts as lesion."""
-        return max(1, int(np.ceil(round(self.threshold * 255, 9))))
+    threshold: float
+    test_time_augmentation: str
+    refinement: str
+    opening: int
+    keep_largest: bool
+    fill_holes: bool
 
 
 @dataclass(frozen=True)
@@ -52,43 +55,99 @@ class Model:
     network: nn.Module
     image_size: int  # pixels, height and width
     settings: Settings
-    device: Device
+    device: torch.device
+    path: Path  # of the file it was read from
+    evaluated: bool  # whether the settings, changes aside, are those it was evaluated with; else they are the defaults
 
-    def predict(self, image: str | Path) -> np.ndarray:
-        """The mask of one photograph, uint8 (height, width) of 0 and 1 at its native size, upright.
+    @overload
+    def predict(self, image: Photograph) -> np.ndarray: ...
+    @overload
+    def predict(self, image: Sequence[Photograph]) -> list[np.ndarray]: ...
+    def predict(self, image: Photograph | Sequence[Photograph]) -> np.ndarray | list[np.ndarray]:
+        """The mask of a photograph, uint8 (height, width) at its native size, upright: 1 for lesion, 0 for the rest.
 
-        Raises ImageError where the file cannot be read as an image.
+        `image` is a file, an array uint8 (height, width, 3) RGB, a Pillow image, or a list of these, which gives a
+        list of masks; a batch is held at a time. Files are decoded as the pipeline does, a JPEG no larger than needed,
+        so that an array of the same photograph can give a slightly different mask at its outline.
+
+        Raises ImageError where a file cannot be read as an image, InputError where an array is of another kind.
         """
-        [segmentation] = self.segment([read_rgb(image, self.image_size)])
-        return segmentation.mask
+        alone = isinstance(image, str | Path | np.ndarray | Image.Image)
+        photographs = [image] if alone else image
+        masks = [each.mask for each in self.segment(shrunk(each, self.image_size) for each in photographs)]
+        return masks[0] if alone else masks
 
-    def segment(self, photographs: Iterable[tuple[np.ndarray, tuple[int, int]]]) -> Iterator[Segmentation]:
+    def segment(self, photographs: Iterable[Shrunk]) -> Iterator[Segmentation]:
         """Yield the segmentation of each photograph in order, a batch at a time.
 
-        A photograph is what `read_rgb(path, image_size)` gives: uint8 (S, S, 3), and its native (width, height).
+        A photograph is what `shrunk(image, image_size)` gives.
         """
         photographs = iter(photographs)
         while batch := list(islice(photographs, BATCH)):
             images = np.stack([pixels for pixels, _ in batch])
             views = self.settings.test_time_augmentation
             predictions = predict(self.network, images, range(len(batch)), self.device, views)
-            for (_, (width, height)), prediction in zip(batch, predictions, strict=True):
-                yield self._finish(prediction.averaged, (height, width))
+            for (pixels, (width, height)), prediction in zip(batch, predictions, strict=True):
+                yield self._finish(prediction.averaged, pixels, (height, width))
 
-    def _finish(self, probabilities: np.ndarray, shape: tuple[int, int]) -> Segmentation:
-        """Clean at the network's resolution, then enlarge, as evaluate/measurement.py does before it scores."""
-        level, cleaning = self.settings.level, self.settings.cleaning
-        if cleaning:
-            cleaned = cleaning((probabilities >= level).view(np.uint8))
-            probabilities = imprint(probabilities, cleaned, level)
+    def _finish(self, probabilities: np.ndarray, pixels: np.ndarray, shape: tuple[int, int]) -> Segmentation:
+        """Refine and clean at the network's resolution, then enlarge, as the evaluation does before it scores."""
+        level = self.settings.level
+        if refine := REFINEMENTS[self.settings.refinement]:
+            probabilities = refine(probabilities, pixels)
+        _, probabilities = cleaned(probabilities, level, self.settings.cleaning)
         at_native = native.resize(probabilities, shape)
         return Segmentation((at_native >= level).view(np.uint8), at_native)
 
 
-def load(path: str | Path, settings: Settings | None = None, device: str | Device = "cpu") -> Model:
-    """Load the network that the train stage saved at `path`; InputError where it is no such file."""
+def shrunk(image: Photograph, size: int) -> Shrunk:
+    """A photograph at the network's size, upright, and its native (width, height).
+
+    Raises ImageError where a file cannot be read as an image, InputError where an array is of another kind.
+    """
+    if isinstance(image, str | Path):
+        return read_rgb(image, size)
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise InputError(f"image: found {image.dtype} {image.shape}, expected uint8 (height, width, 3), RGB")
+        image = Image.fromarray(np.ascontiguousarray(image))
+    if not isinstance(image, Image.Image):
+        raise InputError(f"image: found {type(image).__name__}, expected a path, an array or a Pillow image")
+    image.load()
+    turn = 1 if image.format == "TIFF" else orientation(image)  # Pillow turns a TIFF while loading
+    width, height = image.size[::-1] if turn in SIDEWAYS else image.size
+    return rgb(Decoded(image, width, height, None, turn), size), (width, height)
+
+
+def load(path: str | Path, device: str | torch.device = "auto", **changes: Unpack[Changes]) -> Model:
+    """Load a model with the settings it was evaluated with, as the evaluate stage wrote it: its folder or its file.
+
+    `device` is auto (CUDA where there is a GPU), cpu, cuda or cuda:<index>. `changes` replace single settings:
+    `load(path, threshold=0.4)`. The weights of the train stage are a model too, with default settings.
+
+    Raises InputError where there is no model of this project, or a change is out of its range.
+    """
+    path = model_file(Path(path))
+    device = choose_device(device, called="device") if isinstance(device, str) else device
     network, metadata = weights.load(path, device)
     size = metadata.get("image_size")
-    if not isinstance(size, int):
-        raise InputError(f"{path}: its metadata lacks image_size; train again with this version")
-    return Model(network, size, settings or Settings(), Device(device))
+    if type(size) is not int or not 32 <= size <= 1024 or size % 16:
+        raise InputError(f"{path}: image_size: found {str(size)[:20]!r}, expected 32 to 1024 pixels; train it again")
+    evaluated = "settings" in metadata
+    try:
+        settings = Settings.of(metadata["settings"]) if evaluated else Settings()
+    except InputError as error:
+        raise InputError(
+            f"{path}: {problem}; was it written by another version?" for problem in error.problems
+        ) from None
+    return Model(network, size, replace(settings, **changes), device, path, evaluated)
+
+
+def model_file(path: Path) -> Path:
+    """The file of the model at `path`, itself or in its folder; InputError where there is none."""
+    if not path.is_dir():
+        return path
+    for name in FILES:
+        if (path / name).is_file():
+            return path / name
+    raise InputError(f"{path}: holds neither {' nor '.join(FILES)}; name the folder or the file of a model")
