@@ -26,9 +26,10 @@ $(INSTALLED): requirements.lock requirements-dev.lock requirements-torch.lock py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "make: Python >= 3.11 is needed, found $$($(PYTHON) --version 2>&1); name one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	# What is built from source is built with the setuptools that is pinned, which therefore comes first.
-	awk '/^[a-z]/ { kept = /^setuptools==/ } kept' requirements.lock > $(VENV)/setuptools.lock
-	$(PIP) --require-hashes --no-deps -r $(VENV)/setuptools.lock
+	# What is built from source is built with the pinned tools, which therefore come first.
+	awk '/^[a-z]/ { kept = /^(packaging|setuptools|setuptools-scm|vcs-versioning)==/ } kept' \
+	  requirements.lock requirements-dev.lock > $(VENV)/build.lock
+	$(PIP) --require-hashes --no-deps -r $(VENV)/build.lock
 	$(PIP) --require-hashes --no-deps --no-build-isolation -r requirements.lock -r requirements-dev.lock
 	$(PIP) -r requirements-torch.lock
 	$(PIP) --no-deps --no-build-isolation -e .
