@@ -47,9 +47,10 @@ test-slow: env ## the tests that `make test` leaves out
 test-all: env ## every test
 	pytest
 
-lint: env ## ruff, and the workflow files against their schema and an audit
+lint: env ## ruff, the citation and the workflow files against their schemas, two audits of the workflows
 	ruff check .
 	ruff format --check .
+	check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
 	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	zizmor --offline --quiet .github/workflows
 	actionlint .github/workflows/*.yml
