@@ -1,0 +1,99 @@
+"""Climb a ladder of settings: each rung a run of the pipeline in a clone, kept in docs/results/ (tools/results.py).
+
+    python benchmarks/ladder.py FOLDER [RUNG ...] [--rungs benchmarks/ladder.yaml] [--work .cache/ladder]
+
+FOLDER holds image-mask pairs (docs/data-own.md). Every rung starts from the committed parameters, adds the settings of
+its profile and then its own, and runs up to `evaluate`; data and models go into this repository's cache, so that rungs
+share what they have in common. A rung that was killed goes on where it stopped. One whose folder is there already in
+docs/results/ is not run again. What is recorded as core-minutes is the CPU time of the stage `train`, which other
+load on the machine hardly changes. At the end the table of all rungs is printed (python tools/results.py table).
+"""
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
+
+REPOSITORY = Path(__file__).parents[1]
+sys.path.insert(0, str(REPOSITORY / "tools"))
+
+import results  # noqa: E402
+
+
+def settings(rung: Mapping) -> list[str]:
+    """The `key=value` of a rung: those of its profile, then its own, of which the last counts."""
+    lines = []
+    if profile := rung.get("profile"):
+        text = (REPOSITORY / "profiles" / f"{profile}.txt").read_text(encoding="utf-8")
+        lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return [*lines, *(f"{name}={value}" for name, value in rung.get("settings", {}).items())]
+
+
+def climb(name: str, rung: Mapping, folder: Path, clone: Path) -> None:
+    """Run one rung in the clone and keep what it gave."""
+    run(clone, "git", "checkout", "--quiet", "--force", "HEAD")
+    run(clone, sys.executable, "tools/own.py", str(folder))
+    source = ["download.source=folder", f"download.folder={folder}"]
+    chosen = [part for setting in (*source, *settings(rung)) for part in ("-S", setting)]
+    run(clone, *DVC, "exp", "run", *chosen, "preprocess")
+    before = cpu_seconds()
+    run(clone, *DVC, "repro", "train")
+    minutes = (cpu_seconds() - before) / 60
+    run(clone, *DVC, "repro", "evaluate")
+    facts = {"change": rung["change"], "commit": results.commit_of(clone), "core_minutes": round(minutes, 1)}
+    results.keep(clone, name, **facts)
+
+
+DVC = (sys.executable, "-m", "dvc")
+
+
+def run(folder: Path, *command: str) -> None:
+    """Run a command there; what it prints is shown, and a failure ends the ladder."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    subprocess.run(command, cwd=folder, env=os.environ | {"PATH": path}, check=True)
+
+
+def cpu_seconds() -> float:
+    """Of all commands that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def cloned(work: Path) -> Path:
+    """A clone of the committed state at `work`, with the cache of this repository."""
+    if not work.exists():
+        subprocess.run(["git", "clone", "--quiet", str(REPOSITORY), str(work)], check=True)
+        run(work, *DVC, "cache", "dir", "--local", str(REPOSITORY / ".dvc/cache"))
+    else:
+        run(work, "git", "fetch", "--quiet", "origin")
+        run(work, "git", "checkout", "--quiet", "--force", "--detach", results.commit_of(REPOSITORY))
+    return work
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("rung", nargs="*")
+    parser.add_argument("--rungs", type=Path, default=REPOSITORY / "benchmarks/ladder.yaml")
+    parser.add_argument("--work", type=Path, default=REPOSITORY / ".cache/ladder")
+    given = parser.parse_args(arguments)
+    rungs = yaml.safe_load(given.rungs.read_text(encoding="utf-8"))
+    if unknown := set(given.rung) - rungs.keys():
+        parser.error(f"{', '.join(sorted(unknown))}: not in {given.rungs}, which has {', '.join(rungs)}")
+    wanted = given.rung or list(rungs)
+    clone = cloned(given.work.absolute())
+    for name in wanted:
+        if not (results.RUNS / name / "run.yaml").is_file():
+            print(f"== {name}: {rungs[name]['change']}", flush=True)
+            climb(name, rungs[name], given.folder.expanduser().absolute(), clone)
+    print(*results.ladder([results.RUNS / name for name in wanted]), sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
