@@ -14,7 +14,7 @@ from lesionseg.common.stage import run_stage
 from lesionseg.download import folder, isic2018, synthetic
 from lesionseg.download.labels import parse
 from lesionseg.download.tracked import require_tracked
-from lesionseg.formats import manifest
+from lesionseg.formats import groups, manifest, metadata
 
 RAW = Path("data/raw")
 SUMS = Path("data/isic2018.sha256")  # of single files of the archives, in git
@@ -31,6 +31,7 @@ class Parameters(Group):
     mask_background: int | str | None
     mask_void: int | str | None
     mask_suffix: str | None = Field(min_length=1)
+    keep_splits: bool
     test_set: Literal["none", "validation", "test"]
     base_url: str | None = Field(pattern="^https?://.+")
     archives: str | None = Field(min_length=1)
@@ -53,7 +54,7 @@ def main() -> None:
     with replaced(RAW) as raw:
         pairs = fetch(raw, parameters, runtime.workers)
         if parameters.external is not None:
-            pairs += fetch_external(raw, Path(parameters.external), worker_count(runtime.workers))
+            pairs += fetch_external(raw, parameters, worker_count(runtime.workers))
         manifest.write(raw, pairs)
     print(f"{len(pairs)} pairs from the source {parameters.source} in {RAW}")
 
@@ -68,10 +69,10 @@ def fetch(raw: Path, parameters: Parameters, workers: int | None) -> list[manife
             return folder.fetch(
                 raw,
                 folder=Path(parameters.folder),
-                labels=parse(parameters.mask_lesion, parameters.mask_background, parameters.mask_void),
-                mask_suffix=parameters.mask_suffix,
+                keep_splits=parameters.keep_splits,
                 workers=worker_count(workers),
                 **subset,
+                **masks(parameters),
             )
         case "isic2018":
             return isic2018.fetch(
@@ -87,10 +88,23 @@ def fetch(raw: Path, parameters: Parameters, workers: int | None) -> list[manife
             )
 
 
-def fetch_external(raw: Path, source: Path, workers: int) -> list[manifest.Pair]:
+def masks(parameters: Parameters) -> dict:
+    """How the masks of own data are read, those of an external set too."""
+    return {
+        "labels": parse(parameters.mask_lesion, parameters.mask_background, parameters.mask_void),
+        "mask_suffix": parameters.mask_suffix,
+    }
+
+
+def fetch_external(raw: Path, parameters: Parameters, workers: int) -> list[manifest.Pair]:
     """Copy the labelled set that is only evaluated; its ids are set apart from those of the source."""
     target = raw / "external"
     target.mkdir()
+    source = Path(parameters.external)
+    settings = masks(parameters) | {"keep_splits": False}  # all of it is evaluated
+    pairs = folder.fetch(target, folder=source, limit=None, seed=0, workers=workers, **settings)
+    groups.move(target, raw, "external_")
+    metadata.move(target, raw, "external_")
     return [
         replace(
             pair,
@@ -99,7 +113,7 @@ def fetch_external(raw: Path, source: Path, workers: int) -> list[manifest.Pair]
             mask=f"external/{pair.mask}",
             subset="external",
         )
-        for pair in folder.fetch(target, folder=source, limit=None, seed=0, workers=workers)
+        for pair in pairs
     ]
 
 

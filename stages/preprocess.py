@@ -1,5 +1,6 @@
 """preprocess: check every pair, shrink it to the network's size, group duplicates, split, summarize."""
 
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Literal
@@ -59,6 +60,8 @@ def main() -> None:
     with replaced(PROCESSED) as trained, replaced(HELD_OUT) as held_out:
         links = groups.links(groups.read(RAW))
         data = process(RAW, pairs, trained, held_out, settings, runtime.workers, links)
+    for warning in data.warnings:
+        print(f"preprocess: warning: {warning}", file=sys.stderr)
     summary = {"sources": dict(Counter(pair.source for pair in pairs))} | summarize(data)
     write_json(SUMMARY / "summary.json", summary)
     write_csv(SUMMARY / "dropped.csv", DROPPED_COLUMNS, dropped_rows(data))

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 from isic_archives import official
 from lesionseg.common.errors import InputError
-from lesionseg.formats import manifest
+from lesionseg.formats import groups, manifest, metadata
 from loopback import Server
 from test_folder import outline, photograph
 
@@ -79,6 +80,35 @@ def test_folder_names_the_directory(workspace):
     own_pairs(workspace / "two/deeper", "cde")
     assert [pair.id for pair in download(source="folder", folder="one")] == ["a", "b"]
     assert [pair.id for pair in download(source="folder", folder=str(workspace / "two/deeper"))] == ["c", "d", "e"]
+
+
+def test_keep_splits_keeps_the_split_that_own_data_came_in(workspace):
+    own_pairs(workspace / "data/own/train", "abc")
+    own_pairs(workspace / "data/own/val", "de")
+    kept, divided = (download(source="folder", keep_splits=keep) for keep in (True, False))
+    assert [pair.subset for pair in kept] == ["training"] * 3 + ["given_val"] * 2
+    assert [pair.subset for pair in divided] == ["training"] * 5
+
+
+def test_an_external_set_is_read_like_the_own_data_and_brings_its_tables(workspace):
+    """Its masks by the same labels and ending; its split is none, as all of it is evaluated."""
+    own_pairs(workspace / "data/own", "ab")
+    for split, name in (("train", "y"), ("val", "z")):
+        photograph(workspace / f"other/{split}/{name}.png")
+        outline(workspace / f"other/{split}/{name}_expert.png", white=7)
+    for folder, rows in (("data/own", "a,p,f\nb,q,m\n"), ("other", "y,p,f\nz,r,m\n")):
+        Path(folder, "metadata.csv").write_text(f"id,patient,sex\n{rows}")
+    pairs = download(source="folder", external="other", mask_lesion="7+255", mask_suffix="_expert")
+    subsets = {pair.id: pair.subset for pair in pairs}
+    assert subsets == {"a": "training", "b": "training", "external_y": "external", "external_z": "external"}
+    for pair in pairs:
+        with Image.open(Path("data/raw", pair.mask)) as mask:
+            assert set(mask.get_flattened_data()) == {0, 255}
+    patients = dict(groups.read(Path("data/raw")))
+    assert patients["a"] == patients["external_y"] != patients["external_z"]
+    known = metadata.read(Path("data/raw"))
+    assert [known.value(name, "sex") for name in subsets] == ["f", "m", "f", "m"]
+    assert sorted(path.name for path in Path("data/raw/external").iterdir()) == ["images", "masks"]
 
 
 @pytest.mark.parametrize("source", ["synthetic", "folder", "isic2018"])

@@ -276,3 +276,28 @@ def test_real_pairs_are_all_found():
     found = find(REAL / "isic2018-crop512")
     assert len(found) == 1000
     assert all(image.stem == name and mask.stem == f"{name}_segmentation" for name, (image, mask) in found.items())
+
+
+# A split that the folder came in
+
+
+def test_a_split_given_as_folders_is_kept_unless_told_otherwise(tmp_path, capsys):
+    for split, names in (("train", "abc"), ("valid", "de"), ("Test", "f")):
+        for name in names:
+            photograph(tmp_path / f"own/{split}/images/{name}.jpg")
+            outline(tmp_path / f"own/{split}/masks/{name}.png")
+    pairs = copied(tmp_path / "own", tmp_path / "kept")
+    subsets = ["training", "training", "training", "given_val", "given_val", "given_test"]
+    assert [pair.subset for pair in pairs] == subsets
+    assert "its split is kept: 3 pairs to train on, 2 in val, 1 in test" in capsys.readouterr().out
+    pairs = copied(tmp_path / "own", tmp_path / "divided", keep_splits=False)
+    assert {pair.subset for pair in pairs} == {"training"}
+    assert "kept" not in capsys.readouterr().out
+
+
+def test_a_folder_of_a_test_set_alone_is_divided_like_any_other(tmp_path, capsys):
+    for name in "abc":
+        photograph(tmp_path / f"own/test/images/{name}.jpg")
+        outline(tmp_path / f"own/test/masks/{name}.png")
+    assert {pair.subset for pair in copied(tmp_path / "own", tmp_path / "raw")} == {"training"}
+    assert "nothing there is to train on by its split" in capsys.readouterr().out

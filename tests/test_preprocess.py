@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import runpy
 import signal
 import subprocess
@@ -250,6 +251,82 @@ def test_what_is_only_evaluated_lies_apart_and_never_changes_what_is_trained_on(
     images, _ = open_arrays(raw.top / "data/held_out")
     expected = Image.open(raw.image("V1")).resize((32, 32), Image.Resampling.BILINEAR)
     assert np.abs(images[list(held_out).index("V1")].astype(int) - np.asarray(expected)).mean() < 1
+
+
+def test_a_split_that_came_with_the_data_is_kept(raw):
+    for subset, names in (("given_val", ("L003", "L007")), ("given_test", ("L001",))):
+        raw.subset |= dict.fromkeys(names, subset)
+    said = raw.run(validation_fraction=0.5, test_fraction=0.4)
+    expected = dict.fromkeys(raw.subset, "train") | {"L003": "val", "L007": "val", "L001": "test"}
+    assert {name: sample.split for name, sample in raw.samples().items()} == expected
+    assert [sample.id for sample in read_samples(raw.top / "data/held_out")] == ["L001"]
+    assert "warning" not in said
+
+
+def test_a_given_test_set_alone_leaves_the_validation_images_to_be_chosen(raw):
+    raw.subset |= {"L001": "given_test", "L002": "given_test"}
+    raw.run(test_fraction=0.4)
+    splits = [sample.split for sample in raw.samples().values()]
+    assert (splits.count("test"), splits.count("val"), splits.count("train")) == (2, 2, 8)
+
+
+def test_one_lesion_on_both_sides_of_a_given_split_is_said(raw):
+    """By groups.csv (L000 and L003) and by the picture (L005 and L910); the split is the user's and stays."""
+    raw.add("L910", photograph(5).resize((180, 140)), lesion(5, 180, 140), "given_test")
+    raw.subset |= {"L003": "given_val"}
+    groups.add(raw.raw, [("L000", "x"), ("L003", "x"), ("L006", "y"), ("L007", "y")])
+    said = raw.run()
+    assert "2 groups of one picture, lesion or patient lie on several sides" in said
+    assert "(L000, L005)" in said
+    assert "download.keep_splits=false" in said
+    samples = raw.samples()
+    assert (samples["L003"].split, samples["L910"].split, samples["L000"].split) == ("val", "test", "train")
+
+
+def test_external_pairs_of_a_training_lesion_are_left_out_with_a_word(raw):
+    raw.add("external_1", photograph(102), lesion(102), "external")
+    raw.add("external_2", photograph(103), lesion(103), "external")
+    groups.add(raw.raw, [("L000", "lesion_id:x"), ("external_1", "lesion_id:x")])
+    assert "1 external pairs are left out" in raw.run()
+    assert [sample.id for sample in read_samples(raw.top / "data/held_out")] == ["external_2"]
+
+
+def masks_become(raw: Raw, change, names=None) -> None:
+    for name in names or raw.subset:
+        mask = np.asarray(Image.open(raw.mask(name)))
+        Image.fromarray(change(mask).astype(np.uint8)).save(raw.mask(name))
+
+
+WHOLE_SETS = {
+    "empty": (lambda mask: mask * 0, "all 12 masks are empty"),
+    "full": (lambda mask: mask * 0 + 255, "12 of 12 masks are lesion all over"),
+    "inverted": (lambda mask: 255 - mask, r"1[0-2] of 12 masks have lesion along the rim.*download\.mask_lesion=black"),
+}
+
+
+@pytest.mark.parametrize("kind", WHOLE_SETS)
+def test_masks_that_cannot_be_right_as_a_set_are_refused(raw, kind):
+    change, message = WHOLE_SETS[kind]
+    masks_become(raw, change)
+    assert re.search(message, raw.run(expect=1))
+    assert not (raw.top / "data/processed").exists()
+
+
+@pytest.mark.parametrize(("kind", "message"), [("empty", "7 of 12 masks are empty"), ("full", "7 of 12 masks are les")])
+def test_masks_that_may_be_right_are_counted_and_named(raw, kind, message):
+    masks_become(raw, WHOLE_SETS[kind][0], sorted(raw.subset)[:7])
+    said = raw.run()
+    assert message in said
+    assert "(L000, L001, L002, L003, L004, …)" in said
+    masks_become(raw, WHOLE_SETS["inverted"][0], ["L010"])
+    assert "1 of 12 masks have lesion along the rim" in raw.run()
+
+
+def test_an_external_set_of_healthy_skin_alone_is_possible(raw):
+    raw.add("external_1", photograph(102), lesion(102) & False, "external")
+    assert "1 of 1 masks are empty (external_1)" in raw.run()
+    raw.add("external_1", photograph(102), lesion(102) | True, "external")
+    assert "1 of 1 masks are lesion all over" in raw.run(expect=1)
 
 
 def spoil(raw: Raw) -> dict[str, str]:

@@ -9,7 +9,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -45,12 +45,14 @@ def fetch(
     workers: int,
     labels: Labels | None = None,
     mask_suffix: str | None = None,
+    keep_splits: bool = True,
 ) -> list[Pair]:
     """Copy `limit` of the pairs in `folder` (None: all) to `target`, with `workers` threads.
 
-    `labels` say what the masks' values stand for (None: white is lesion). What is known of the images besides goes to
-    groups.csv and metadata.csv (see formats). Raises what `layout.find`, `read_side_tables` and `choose` raise before
-    anything is written, and InputError with a line for every mask that does not fit to the labels.
+    `labels` say what the masks' values stand for (None: white is lesion). `keep_splits`: pairs in directories named
+    after a validation or test set stay in it. What is known of the images besides goes to groups.csv and metadata.csv
+    (see formats). Raises what `layout.find`, `read_side_tables` and `choose` raise before anything is written, and
+    InputError with a line for every mask that does not fit to the labels.
     """
     layout = find(folder, mask_suffix)
     _check_not_exchanged(folder, layout.pairs)
@@ -73,7 +75,25 @@ def fetch(
     if tables.columns:
         metadata.add(target, tables.columns, {name: row for name, row in tables.metadata.items() if name in within})
     _say(folder, passed_over, tables.notes, copied, labels)
-    return [copy.pair for copy in copied]
+    subsets = _given_subsets(folder, {name: layout.pairs[name].split for name in chosen}) if keep_splits else {}
+    return [replace(copy.pair, subset=subsets.get(copy.pair.id, "training")) for copy in copied]
+
+
+def _given_subsets(folder: Path, splits: Mapping[str, str | None]) -> dict[str, str]:
+    """The subset of each pair that the user's directories put into a validation or test set."""
+    subsets = {name: f"given_{split}" for name, split in splits.items() if split in ("val", "test")}
+    if len(subsets) == len(splits):  # a folder of a test set alone is a data set like any other
+        if subsets:
+            print(f"{folder}: nothing there is to train on by its split, so that all is divided anew")
+        return {}
+    if subsets:
+        numbers = Counter(subsets.values())
+        found = ", ".join(f"{numbers[kind]} in {kind.removeprefix('given_')}" for kind in sorted(numbers, reverse=True))
+        print(
+            f"{folder}: its split is kept: {len(splits) - len(subsets)} pairs to train on, {found} "
+            "(download.keep_splits=false: not)"
+        )
+    return subsets
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,13 @@ def read(raw: Path) -> list[tuple[str, str]]:
     return [(row["id"], row["group"]) for row in rows]
 
 
+def move(source: Path, target: Path, prefix: str) -> None:
+    """Add the groups of one raw folder to those of another, under ids with a prefix."""
+    if rows := read(source):
+        add(target, [(f"{prefix}{image}", group) for image, group in rows])
+    (source / NAME).unlink(missing_ok=True)
+
+
 def links(rows: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """Pairs of ids that join each group's images to one another."""
     members: dict[str, list[str]] = defaultdict(list)

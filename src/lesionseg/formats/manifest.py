@@ -9,8 +9,9 @@ from lesionseg.common.files import read_csv, write_csv
 from lesionseg.common.text import id_problem
 
 NAME = "manifest.csv"
-# The official sets, of which other sources have `training` only, and the user's own labelled set to evaluate on.
-SUBSETS = ("training", "validation", "test", "external")
+# What is divided or trained on; the other two official sets; the user's own labelled set to evaluate on; and the
+# validation and test sets into which the user's data are divided already.
+SUBSETS = ("training", "validation", "test", "external", "given_val", "given_test")
 
 
 @dataclass(frozen=True)

@@ -50,3 +50,11 @@ def read(raw: Path) -> Metadata:
     if any(None in row or None in row.values() or "id" not in row for row in rows):
         raise InputError(f"{path}: expected a column id and as many fields in each row as names; run download again")
     return Metadata(columns, {row["id"]: {name: row[name] for name in columns} for row in rows})
+
+
+def move(source: Path, target: Path, prefix: str) -> None:
+    """Add the metadata of one raw folder to those of another, under ids with a prefix."""
+    found = read(source)
+    if found.columns:
+        add(target, found.columns, {f"{prefix}{image}": row for image, row in found.rows.items()})
+    (source / NAME).unlink(missing_ok=True)

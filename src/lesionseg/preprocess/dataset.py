@@ -4,8 +4,9 @@ What is trained on and what is only evaluated go into two folders. The first dep
 held-out set that is added, changed or removed never changes what the network is trained on.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +19,16 @@ from lesionseg.formats.processed import TRAINED, Sample, write_samples
 from lesionseg.preprocess import duplicates
 from lesionseg.preprocess.duplicates import Match
 from lesionseg.preprocess.pairs import BadPair, read_pairs
+from lesionseg.preprocess.plausibility import MaskSet
 from lesionseg.preprocess.split import choose_splits
 
 HELD_OUT_SUBSETS = {  # subset of the manifest -> split
     "validation": "official_validation",
     "test": "official_test",
     "external": "external",
+    "given_test": "test",
 }
+DIVIDED, GIVEN_VAL = "training", "given_val"  # subsets whose pairs are trained on or watched while training
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ class DataSet:
     samples: list[Sample]
     dropped: list[Dropped]
     duplicates: list[Duplicate]  # among all valid pairs, the dropped ones included
+    warnings: list[str] = field(default_factory=list)  # what may be wrong with the data as a whole
 
 
 @dataclass(frozen=True)
@@ -91,9 +96,10 @@ def process(
 
     `pairs` are sorted by id. Those of the training subset are divided into train, val and test; train and val go to
     `trained`, all else to `held_out`. An external pair that shows the same picture as a training one is left out;
-    an official set stays as published. `links` are pairs of ids that belong to one group, such as two photographs of a
-    lesion: they stay on one side like duplicates. Raises InputError with every invalid pair unless `drop_invalid`, and
-    when nothing is left to split.
+    an official set stays as published, and so do a validation and a test set that the user's data came divided into.
+    `links` are pairs of ids that belong to one group, such as two photographs of a lesion: they stay on one side like
+    duplicates. Raises InputError with every invalid pair unless `drop_invalid`, and when nothing is left to split or
+    the masks as a whole cannot be right.
     """
     size = settings.size
     scratch = trained / "thumbnails.npy"
@@ -102,6 +108,7 @@ def process(
         ArrayWriter(trained / "masks.npy", (size, size)) as masks,
     ):
         kept, dropped = [], []
+        mask_sets = {False: MaskSet(), True: MaskSet(may_be_empty=True)}  # whether external
         with ArrayWriter(scratch, (duplicates.SIDE, duplicates.SIDE)) as thumbnails:
             read = read_pairs(raw, [(pair.image, pair.mask) for pair in pairs], size, workers)
             for pair, result in zip(tqdm(pairs, "preprocess", unit="pair", disable=None), read, strict=True):
@@ -111,6 +118,7 @@ def process(
                 images.append(result.image)
                 masks.append(result.mask)
                 thumbnails.append(result.thumbnail)
+                mask_sets[pair.subset == "external"].add(pair.id, result)
                 kept.append(_Kept(pair, result.width, result.height, result.lesion_fraction))
         if dropped and not settings.drop_invalid:
             raise InputError(f"{raw / problem.reason}" for problem in dropped)
@@ -118,6 +126,8 @@ def process(
             raise InputError(
                 f"{raw}: none of the {len(pairs)} pairs is usable; see the reasons with preprocess.on_invalid=fail"
             )
+        if wrong := [problem for mask_set in mask_sets.values() for problem in mask_set.problems()]:
+            raise InputError(f"{raw}: {problem}" for problem in wrong)
         found = _duplicates([one.pair for one in kept], np.load(scratch, mmap_mode="r"), settings.duplicate_distance)
         scratch.unlink()
 
@@ -137,7 +147,15 @@ def process(
     for folder in (trained, held_out):
         write_samples(folder, [sample[row] for row in rows[folder]])
     samples = [sample[row] for row in sorted(rows[trained] + rows[held_out])]
-    return DataSet(samples, sorted(dropped, key=lambda item: item.pair.id), _by_id(kept, found))
+    warnings = [warning for mask_set in mask_sets.values() for warning in mask_set.warnings()]
+    warnings += _crossing(sample, _groups(kept, joined))
+    if leaking:
+        warnings.append(
+            f"{len(leaking)} external pairs are left out, as they show the picture, lesion or patient of a training "
+            "image; the table of dropped pairs lists them; where a name in groups.csv means another patient in each "
+            "of the two folders, rename it"
+        )
+    return DataSet(samples, sorted(dropped, key=lambda item: item.pair.id), _by_id(kept, found), warnings)
 
 
 def _duplicates(pairs: Sequence[Pair], thumbnails: np.ndarray, distance: int | None) -> list[Match]:
@@ -158,6 +176,21 @@ def _as_matches(kept: Sequence[_Kept], links: Iterable[tuple[str, str]]) -> list
     return [Match(first, second, 0, 1.0) for first, second in ends]
 
 
+def _crossing(samples: Sequence[Sample], groups: Sequence[str]) -> list[str]:
+    """A line when groups lie on both sides of a split that came with the data; it is kept all the same."""
+    sides = defaultdict(set)
+    for sample, group in zip(samples, groups, strict=True):
+        if sample.split in ("train", "val", "test"):
+            sides[group].add(sample.split)
+    if not (crossing := sorted(group for group, splits in sides.items() if len(splits) > 1)):
+        return []
+    return [
+        f"{len(crossing)} groups of one picture, lesion or patient lie on several sides of the split that came with "
+        f"the data ({', '.join(crossing[:5])}{', …' if len(crossing) > 5 else ''}); it is kept, its figures flatter; "
+        "download.keep_splits=false divides anew, every group on one side"
+    ]
+
+
 def _groups(kept: Sequence[_Kept], matches: Sequence[Match]) -> list[str]:
     """The name of each pair's duplicate group, its smallest id. Pairs are sorted by id."""
     label = duplicates.groups(len(kept), [(match.first, match.second) for match in matches])
@@ -169,7 +202,7 @@ def _leaking(kept: Sequence[_Kept], matches: Sequence[Match]) -> dict[int, Dropp
     groups = _groups(kept, matches)
     training: dict[str, Pair] = {}
     for one, group in zip(kept, groups, strict=True):
-        if one.pair.subset == "training":
+        if one.pair.subset in (DIVIDED, GIVEN_VAL):
             training.setdefault(group, one.pair)
     return {
         row: Dropped(
@@ -183,8 +216,8 @@ def _leaking(kept: Sequence[_Kept], matches: Sequence[Match]) -> dict[int, Dropp
 
 
 def _samples(kept: Sequence[_Kept], matches: Sequence[Match], settings: Settings) -> list[Sample]:
-    """The sample of each kept pair. Splits and groups of training pairs depend on the training pairs alone."""
-    training = [row for row, one in enumerate(kept) if one.pair.subset == "training"]
+    """The sample of each kept pair. Splits and groups of what is trained on depend on nothing that is held out."""
+    training = [row for row, one in enumerate(kept) if one.pair.subset in (DIVIDED, GIVEN_VAL)]
     place = {row: index for index, row in enumerate(training)}
     within = [
         Match(place[match.first], place[match.second], match.distance, match.correlation)
@@ -192,13 +225,16 @@ def _samples(kept: Sequence[_Kept], matches: Sequence[Match], settings: Settings
         if match.first in place and match.second in place
     ]
     groups = _groups([kept[row] for row in training], within)
-    splits = choose_splits(
-        groups,
-        [kept[row].lesion_fraction for row in training],
-        settings.validation_fraction,
-        settings.test_fraction,
+    subsets = {one.pair.subset for one in kept}
+    to_divide = [index for index, row in enumerate(training) if kept[row].pair.subset == DIVIDED]
+    chosen = choose_splits(
+        [groups[index] for index in to_divide],
+        [kept[training[index]].lesion_fraction for index in to_divide],
+        0.0 if GIVEN_VAL in subsets else settings.validation_fraction,
+        0.0 if "given_test" in subsets else settings.test_fraction,
         settings.seed,
     )
+    splits = dict.fromkeys(range(len(training)), "val") | dict(zip(to_divide, chosen, strict=True))
     everywhere = _groups(kept, matches)
     samples = []
     for row, one in enumerate(kept):

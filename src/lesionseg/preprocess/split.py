@@ -36,9 +36,12 @@ def choose_splits(
 ) -> list[str]:
     """The split of each image, `train`, `val` or `test`, the same within a group; the fractions are of all images.
 
-    Raises InputError when there are not enough groups for the splits asked for.
+    A validation fraction of 0 chooses none: there is a validation set already. Raises InputError when there are not
+    enough groups for the splits asked for.
     """
-    validation = choose_validation(groups, lesion_fractions, validation_fraction, seed)
+    validation = np.zeros(len(groups), bool)
+    if validation_fraction:
+        validation = choose_validation(groups, lesion_fractions, validation_fraction, seed)
     splits = np.where(validation, "val", "train").astype(object)
     if test_fraction:
         rest = np.flatnonzero(~validation)
