@@ -2,7 +2,7 @@
 
 import errno
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NoReturn
@@ -10,9 +10,24 @@ from typing import NoReturn
 import yaml
 
 from lesionseg.common.errors import InputError
+from lesionseg.common.files import atomic
+from lesionseg.common.text import printable
 
-SHOWN = 50  # of a long list of problems; the rest is counted
+SHOWN = 50  # of a long list of problems; all of them go to a file
+ALL_PROBLEMS = Path(".cache")  # where that file lies: no output of DVC's
 ENVIRONMENT = Path("environment.yaml")
+SYSTEM = {  # what the system refuses that its user can mend: what it is, and the cure
+    errno.ENOSPC: ("no space left on the disk", "free some"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space or have the quota raised"),
+    errno.EFBIG: (
+        "the file is larger than its disk or `ulimit -f` allows",
+        "have the limit raised or use another disk",
+    ),
+    errno.ENAMETOOLONG: ("the name is too long for the disk", "rename it or work in a directory of a shorter name"),
+    errno.EACCES: ("no permission", "grant it (chmod, chown)"),
+    errno.EPERM: ("no permission", "grant it (chmod, chown)"),
+    errno.EROFS: ("the disk is read-only", "use another one"),
+}
 
 
 def run_stage(name: str, main: Callable[[], None]) -> NoReturn:
@@ -25,21 +40,38 @@ def run_stage(name: str, main: Callable[[], None]) -> NoReturn:
         for problem in error.problems[:SHOWN]:
             print(f"{name}: error: {problem}", file=sys.stderr)
         if len(error.problems) > SHOWN:
-            print(f"{name}: error: … and {len(error.problems) - SHOWN} more of the kind", file=sys.stderr)
+            more = f"… and {len(error.problems) - SHOWN} more{_listed(name, error.problems)}"
+            print(f"{name}: error: {more}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print(f"{name}: interrupted; `dvc repro` goes on from here", file=sys.stderr)
         sys.exit(130)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
+    except Exception as error:
+        if not (refused := _refused_by_the_system(error)):
             raise
-        print(
-            f"{name}: error: no space left on the disk of {error.filename or 'the working directory'}; "
-            "free some and run `dvc repro` again",
-            file=sys.stderr,
-        )
+        what, cure = SYSTEM[refused.errno]
+        where = printable(str(refused.filename or "the working directory"))
+        print(f"{name}: error: {where}: {what}; {cure} and run `dvc repro` again", file=sys.stderr)
         sys.exit(1)
     sys.exit(0)
+
+
+def _listed(name: str, problems: Sequence[str]) -> str:
+    """Write all problems to a file, and say where; nothing where it cannot be written."""
+    path = ALL_PROBLEMS / f"{name}-problems.txt"
+    try:
+        with atomic(path) as temporary:
+            temporary.write_text("".join(f"{problem}\n" for problem in problems), encoding="utf-8")
+    except OSError:
+        return ""
+    return f"; all {len(problems)} are in {path}"
+
+
+def _refused_by_the_system(error: BaseException | None) -> OSError | None:
+    """The error of SYSTEM behind this one: libraries turn a failed write into errors of their own."""
+    while error and not (isinstance(error, OSError) and error.errno in SYSTEM):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def other_versions(stage: str, path: Path = ENVIRONMENT) -> Iterator[str]:
