@@ -31,8 +31,9 @@ from lesionseg.evaluate.split_scores import Setting
 from lesionseg.formats.processed import Processed
 from lesionseg.images.masks import read_mask
 from lesionseg.inference import native
-from lesionseg.inference.prediction import BATCH, VIEWS, predict
-from lesionseg.inference.refine import REFINEMENTS
+from lesionseg.inference.prediction import BATCH, predict
+from lesionseg.inference.refine import REFINERS
+from lesionseg.inference.settings import VIEWS
 from lesionseg.networks import build
 from lesionseg.scoring.counts import count
 
@@ -165,7 +166,7 @@ def network(base_width: int) -> None:
             with torch.autocast(device, dtype if dtype != torch.float32 else None, enabled=dtype != torch.float32):
                 _, elapsed = timed(lambda: model(inputs).float().cpu(), time.perf_counter)
             print(f"  the network alone, {dtype!s:15s}              {elapsed / len(inputs):8.1f}")
-    for name, refine in REFINEMENTS.items():
+    for name, refine in REFINERS.items():
         if refine:
             _, elapsed = timed(lambda: refine(images[0, ..., 0], images[0]))  # noqa: B023
             print(f"  refinement {name}, CPU                 {elapsed:8.1f}")

@@ -10,9 +10,9 @@ from PIL import Image
 
 import lesionseg
 from lesionseg import Settings
+from lesionseg.__main__ import main
 from lesionseg.common.errors import InputError
 from lesionseg.networks import build, weights
-from lesionseg.predict.command import main
 from tiny_data import run_stage, write_data, write_model
 
 SIZE = 64
@@ -72,7 +72,7 @@ def test_the_photographs_that_were_evaluated_get_the_very_masks_that_were_scored
     root, splits = world
     run_stage(root, "evaluate", submission=True, bootstrap_samples=100, **settings)
     model = str(root / "models/lesion-segmentation")
-    assert main([str(root / "data/raw/images"), "--output", str(tmp_path), "--model", model]) == 0
+    assert main(["predict", str(root / "data/raw/images"), "--output", str(tmp_path), "--model", model]) == 0
     record = json.loads((tmp_path / "run.json").read_text())
     evaluated = json.loads((root / "metrics/evaluation.json").read_text())
     lesions = 0
@@ -92,7 +92,7 @@ def test_a_model_that_was_not_evaluated_says_so_and_has_the_defaults(world, phot
     root, _ = world
     assert not (loaded := lesionseg.load(root / "models/trained", "cpu")).evaluated
     assert loaded.settings == Settings()
-    assert main([str(photographs), "--output", str(tmp_path), "--model", str(root / "models/trained")]) == 0
+    assert main(["predict", str(photographs), "--output", str(tmp_path), "--model", str(root / "models/trained")]) == 0
     assert "weights.safetensors holds no settings" in capsys.readouterr().out
 
 
@@ -102,7 +102,7 @@ def test_an_option_replaces_one_setting_of_the_model(photographs, tmp_path, netw
     weights.save(path, network[0], network[1] | {"settings": settings.as_dict()})
     output = tmp_path / "out"
     arguments = ["--threshold", "0.4", "--no-keep-largest"]
-    assert main([str(photographs), "--output", str(output), "--model", str(tmp_path), *arguments]) == 0
+    assert main(["predict", str(photographs), "--output", str(output), "--model", str(tmp_path), *arguments]) == 0
     said = json.loads((output / "run.json").read_text())["settings"]
     assert said == settings.as_dict() | {"threshold": 0.4, "keep_largest": False}
 
@@ -173,7 +173,10 @@ def test_an_image_of_another_kind_is_refused(model_file, image):
 
 
 def test_the_table_and_the_record(model_file, photographs, tmp_path):
-    assert main([str(photographs), "--output", str(tmp_path), "--model", str(model_file), "--probabilities"]) == 0
+    assert (
+        main(["predict", str(photographs), "--output", str(tmp_path), "--model", str(model_file), "--probabilities"])
+        == 0
+    )
     for row in rows(tmp_path):
         mask = np.asarray(Image.open(tmp_path / row["mask"])) > 0
         assert int(row["lesion_pixels"]) == mask.sum()
@@ -193,7 +196,7 @@ def test_bad_files_are_named_and_the_rest_is_done(model_file, photographs, tmp_p
     (tmp_path / "broken.jpg").write_bytes((photographs / "a.jpg").read_bytes()[:300])
     output = tmp_path / "out"
     arguments = [str(photographs), str(tmp_path / "broken.jpg"), "--output", str(output), "--model", str(model_file)]
-    assert main(arguments) == 1
+    assert main(["predict", *arguments]) == 1
     said = capsys.readouterr().err
     assert "broken.jpg" in said
     assert "Traceback" not in said
@@ -205,7 +208,7 @@ def test_files_of_one_name_keep_their_folders_and_inputs_stay(model_file, photog
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "a.jpg").write_bytes((photographs / "a.jpg").read_bytes())
     arguments = [str(tmp_path / "one"), str(tmp_path / "two"), "--output", str(tmp_path), "--model", str(model_file)]
-    assert main(arguments) == 0
+    assert main(["predict", *arguments]) == 0
     masks = {row["mask"] for row in rows(tmp_path)}
     assert len(masks) == 2
     assert all((tmp_path / mask).is_file() for mask in masks)
@@ -213,7 +216,9 @@ def test_files_of_one_name_keep_their_folders_and_inputs_stay(model_file, photog
 
 
 def test_what_is_not_there_is_one_line_each(model_file, tmp_path, capsys):
-    assert main([str(tmp_path / "no"), str(tmp_path), "--output", str(tmp_path / "out"), "--model", "x"]) == 1
+    assert (
+        main(["predict", str(tmp_path / "no"), str(tmp_path), "--output", str(tmp_path / "out"), "--model", "x"]) == 1
+    )
     assert len(capsys.readouterr().err.strip().splitlines()) == 2
     with pytest.raises(InputError, match="threshold"):
         Settings(1.0)
@@ -225,18 +230,18 @@ def test_a_file_of_the_users_is_never_replaced(model_file, photographs, tmp_path
     own = output / "a_segmentation.png"
     own.write_bytes(b"drawn by hand")
     arguments = [str(photographs), "--output", str(output), "--model", str(model_file)]
-    assert main(arguments) == 1
+    assert main(["predict", *arguments]) == 1
     assert own.read_bytes() == b"drawn by hand"
     assert [path.name for path in output.iterdir()] == [own.name], "nothing is written before all is checked"
     assert "not of an earlier run" in capsys.readouterr().err
     own.unlink()
-    assert main(arguments) == 0
-    assert main(arguments) == 0, "its own results are replaced"
+    assert main(["predict", *arguments]) == 0
+    assert main(["predict", *arguments]) == 0, "its own results are replaced"
 
 
 def test_the_folder_of_the_photographs_is_no_output(model_file, photographs, capsys):
     before = {path.name: path.read_bytes() for path in photographs.iterdir()}
-    assert main([str(photographs), "--output", str(photographs), "--model", str(model_file)]) == 1
+    assert main(["predict", str(photographs), "--output", str(photographs), "--model", str(model_file)]) == 1
     assert {path.name: path.read_bytes() for path in photographs.iterdir()} == before
     assert "is the folder of the photographs" in capsys.readouterr().err
 
@@ -246,7 +251,7 @@ def test_a_photograph_is_never_the_target_of_another(model_file, photographs, tm
     for name in ("a.png", "a_segmentation.png"):
         (tmp_path / name).write_bytes(content)
     files = [str(tmp_path / "a.png"), str(tmp_path / "a_segmentation.png")]
-    assert main([*files, "--output", str(tmp_path), "--model", str(model_file)]) == 1
+    assert main(["predict", *files, "--output", str(tmp_path), "--model", str(model_file)]) == 1
     assert (tmp_path / "a_segmentation.png").read_bytes() == content
     assert "is one of the photographs" in capsys.readouterr().err
 
@@ -264,7 +269,7 @@ def test_a_photograph_is_never_the_target_of_another(model_file, photographs, tm
     ],
 )
 def test_a_bad_option_is_one_line_that_names_it(model_file, photographs, tmp_path, capsys, arguments, named):
-    assert main([str(photographs), "--output", str(tmp_path), "--model", str(model_file), *arguments]) == 1
+    assert main(["predict", str(photographs), "--output", str(tmp_path), "--model", str(model_file), *arguments]) == 1
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert named in line
     assert "params.yaml" not in line
@@ -275,5 +280,5 @@ def test_results_are_named_below_the_folder_that_was_named(model_file, photograp
     (tmp_path / "in/deep").mkdir(parents=True)
     (tmp_path / "in/deep/a.jpg").write_bytes((photographs / "a.jpg").read_bytes())
     (tmp_path / "in/a.jpg").write_bytes((photographs / "a.jpg").read_bytes())
-    assert main([str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--model", str(model_file)]) == 0
+    assert main(["predict", str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--model", str(model_file)]) == 0
     assert {row["mask"] for row in rows(tmp_path / "out")} == {"a_segmentation.png", "deep/a_segmentation.png"}

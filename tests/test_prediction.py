@@ -5,7 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from lesionseg.inference.prediction import BATCH, VIEWS, predict
+from lesionseg.inference.prediction import BATCH, predict
+from lesionseg.inference.refine import REFINERS
+from lesionseg.inference.settings import REFINEMENTS, VIEWS
 from lesionseg.networks import build
 
 
@@ -107,3 +109,7 @@ def test_gpu_and_cpu_agree_to_a_level(network, images):
     on_gpu = np.stack([one.averaged for one in predict(network, images, range(4), "cuda")])
     on_cpu = np.stack([one.averaged for one in predict(network.cpu(), images, range(4), "cpu")])
     assert np.abs(on_gpu.astype(int) - on_cpu).max() <= 1
+
+
+def test_every_refinement_that_can_be_named_is_there():
+    assert tuple(REFINERS) == REFINEMENTS

@@ -25,7 +25,7 @@ from lesionseg.formats.processed import EVALUATED, Processed, Sample
 from lesionseg.images.decoding import ImageError
 from lesionseg.images.masks import read_mask
 from lesionseg.inference.prediction import Prediction, predict
-from lesionseg.inference.refine import REFINEMENTS
+from lesionseg.inference.refine import REFINERS
 from lesionseg.inference.settings import level
 
 cv2.setNumThreads(1)  # the cores are shared out image by image; cv2's own threads would get in the way
@@ -69,8 +69,8 @@ class Predictor:
 
     model: nn.Module
     device: Device
-    augmentation: str = "none"  # one of prediction.VIEWS
-    refinement: str = "none"  # one of refine.REFINEMENTS
+    augmentation: str = "none"  # one of settings.VIEWS
+    refinement: str = "none"  # one of settings.REFINEMENTS
     workers: int = 1
 
     @property
@@ -82,7 +82,7 @@ class Predictor:
         """Yield the 8-bit probabilities (H, W) for the rows of images uint8 (N, H, W, 3), in order."""
         predicted = predict(self.model, images, rows, self.device, self.augmentation)
         predicted = tqdm(predicted, "predict", len(rows), unit="image", disable=None)
-        refine = REFINEMENTS[self.refinement]
+        refine = REFINERS[self.refinement]
         if refine is None:
             return (Maps(prediction.averaged, prediction.plain) for prediction in predicted)
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-VIEWS = {"none": 1, "flips": 4, "flips_rotations": 8}  # test-time augmentation -> images averaged
+from lesionseg.inference.settings import VIEWS
+
 PRECISION = "float32"  # of the forward pass, whatever the network was trained in
 BATCH = {"cpu": 8, "cuda": 64}
 

@@ -58,4 +58,5 @@ def _window(values: Tensor, step: int) -> Tensor:
     return columns.reshape(channels, side * side, height, width).transpose(0, 1)
 
 
-REFINEMENTS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray] | None] = {"none": None, "crf": crf}
+# By the names of settings.REFINEMENTS.
+REFINERS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray] | None] = {"none": None, "crf": crf}

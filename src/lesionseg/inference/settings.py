@@ -3,12 +3,16 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING
 
 from lesionseg.common.errors import InputError
-from lesionseg.inference.postprocess import Cleaning
-from lesionseg.inference.prediction import VIEWS
-from lesionseg.inference.refine import REFINEMENTS
 
+# No torch or OpenCV above: a command shows its help without them.
+if TYPE_CHECKING:
+    from lesionseg.inference.postprocess import Cleaning
+
+VIEWS = {"none": 1, "flips": 4, "flips_rotations": 8}  # test-time augmentation -> images averaged
+REFINEMENTS = ("none", "crf")
 LARGEST_OPENING = 64  # pixels, as in the schema of evaluate.opening
 
 
@@ -20,8 +24,8 @@ class Settings:
     """
 
     threshold: float = 0.5  # in (0, 1), against probabilities of 8 bits
-    test_time_augmentation: str = "none"  # one of prediction.VIEWS
-    refinement: str = "none"  # one of refine.REFINEMENTS
+    test_time_augmentation: str = "none"  # one of VIEWS
+    refinement: str = "none"  # one of REFINEMENTS
     opening: int = 0  # pixels at the network's size
     keep_largest: bool = False
     fill_holes: bool = False
@@ -48,8 +52,10 @@ class Settings:
         return level(self.threshold)
 
     @property
-    def cleaning(self) -> Cleaning:
+    def cleaning(self) -> "Cleaning":
         """What is done to the thresholded mask."""
+        from lesionseg.inference.postprocess import Cleaning
+
         return Cleaning(self.opening, self.keep_largest, self.fill_holes)
 
     def as_dict(self) -> dict[str, float | str | int | bool]:

@@ -1,9 +1,8 @@
-"""`python -m lesionseg.predict PHOTOGRAPH_OR_FOLDER... --output DIR`: a mask for every photograph, and a table."""
+"""A mask for every photograph, a table of the lesions, and a record of the run: `lesionseg predict`."""
 
 import argparse
 import hashlib
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,12 +20,9 @@ from lesionseg.common.hardware import choose_device, describe_device
 from lesionseg.common.parallel import worker_count
 from lesionseg.common.text import printable
 from lesionseg.images.decoding import ImageError, read_rgb
-from lesionseg.inference.prediction import VIEWS
-from lesionseg.inference.refine import REFINEMENTS
 from lesionseg.inference.settings import Settings
 from lesionseg.predict.model import BATCH, Changes, Model, Segmentation, load
 
-MODEL = "models/lesion-segmentation"
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 PACKAGES = ("torch", "numpy", "pillow", "opencv-python-headless")  # whose arithmetic shows in a mask
 TABLE, RECORD = "lesions.csv", "run.json"
@@ -37,45 +33,8 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 0, or 1 where a photograph or the call was unusable, with the reasons on stderr."""
-    options = parse(arguments)
-    try:
-        failed = run(options)
-    except InputError as error:
-        failed = error.problems
-    except OSError as error:  # no permission, no space, a file where a directory should be
-        failed = [f"{printable(str(error.filename or options.output))}: {error.strerror}; choose another --output"]
-    except KeyboardInterrupt:
-        print("predict: interrupted; every file written so far is whole", file=sys.stderr)
-        return 130
-    for problem in failed:
-        print(f"predict: error: {problem}", file=sys.stderr)
-    return 1 if failed else 0
-
-
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m lesionseg.predict", description=__doc__)
-    parser.add_argument("photographs", nargs="+", type=Path, metavar="PHOTOGRAPH_OR_FOLDER")
-    parser.add_argument("--output", type=Path, required=True, help="directory for masks, lesions.csv and run.json")
-    parser.add_argument("--model", type=Path, default=Path(MODEL), help=f"a model's folder or file; default: {MODEL}")
-    parser.add_argument("--probabilities", action="store_true", help="also write 8-bit probabilities as PNG")
-    parser.add_argument("--device", default="auto", help="auto | cpu | cuda | cuda:<index>")
-    parser.add_argument("--workers", type=int, help="threads that decode; default: one a core")
-    settings = parser.add_argument_group(
-        "settings", "other than the model was evaluated with; params.yaml explains each"
-    )
-    settings.add_argument("--threshold", type=float)
-    settings.add_argument("--test-time-augmentation", choices=list(VIEWS))
-    settings.add_argument("--refinement", choices=list(REFINEMENTS))
-    settings.add_argument("--opening", type=int, metavar="PIXELS")
-    settings.add_argument("--keep-largest", action=argparse.BooleanOptionalAction)
-    settings.add_argument("--fill-holes", action=argparse.BooleanOptionalAction)
-    return parser.parse_args(arguments)
-
-
-def run(options: argparse.Namespace) -> list[str]:
-    """Predict everything that can be read; return what could not be, a line each.
+def run(options: argparse.Namespace) -> None:
+    """Predict everything that can be read; then InputError with what could not be, a line each.
 
     Everything that can be refused is refused before anything is written.
     """
@@ -100,7 +59,8 @@ def run(options: argparse.Namespace) -> list[str]:
     outcome = {row["image"]: "done" for row in rows}
     outcome |= {printable(str(path)): printable(reason) for path, reason in failed.items()}
     write_json(options.output / RECORD, record(options, model, outcome, targets))
-    return [f"{path}: {reason}" for path, reason in failed.items()]
+    if failed:
+        raise InputError(f"{path}: {reason}" for path, reason in failed.items())
 
 
 def check(options: argparse.Namespace) -> None:

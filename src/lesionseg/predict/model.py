@@ -18,7 +18,7 @@ from lesionseg.images.header import SIDEWAYS, orientation
 from lesionseg.inference import native
 from lesionseg.inference.postprocess import cleaned
 from lesionseg.inference.prediction import predict
-from lesionseg.inference.refine import REFINEMENTS
+from lesionseg.inference.refine import REFINERS
 from lesionseg.inference.settings import Settings
 from lesionseg.networks import weights
 
@@ -93,7 +93,7 @@ class Model:
     def _finish(self, probabilities: np.ndarray, pixels: np.ndarray, shape: tuple[int, int]) -> Segmentation:
         """Refine and clean at the network's resolution, then enlarge, as the evaluation does before it scores."""
         level = self.settings.level
-        if refine := REFINEMENTS[self.settings.refinement]:
+        if refine := REFINERS[self.settings.refinement]:
             probabilities = refine(probabilities, pixels)
         _, probabilities = cleaned(probabilities, level, self.settings.cleaning)
         at_native = native.resize(probabilities, shape)

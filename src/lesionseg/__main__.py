@@ -1,0 +1,53 @@
+"""The command `lesionseg`, and `python -m lesionseg`: what a person runs besides the pipeline."""
+
+import argparse
+import errno
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import version
+
+from lesionseg.common.errors import InputError
+from lesionseg.common.text import printable
+
+# name -> (module, its line in `lesionseg --help`). A module has `add_arguments(parser)` and `run(options)`, which
+# raises InputError for what the user can mend. It is imported when its command is named, and loads torch in `run`.
+COMMANDS = {
+    "predict": ("lesionseg.predict.options", "draw the lesion in photographs of your own"),
+    "compare": ("lesionseg.compare.command", "tell whether one run is better than another, image by image"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; 0, or 1 with the problems on stderr, or 130 on Ctrl-C."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    parser = argparse.ArgumentParser(prog="lesionseg", description="Segment skin lesions in dermoscopic photographs.")
+    parser.add_argument("--version", action="version", version=f"lesionseg {version('lesionseg')}")
+    parsers = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
+    for name, (module, said) in COMMANDS.items():
+        command = parsers.add_parser(name, help=said)
+        if words[:1] == [name]:
+            import_module(module).add_arguments(command)
+    options = parser.parse_args(words)
+    name = options.command
+    try:
+        import_module(COMMANDS[name][0]).run(options)
+    except InputError as error:
+        for problem in error.problems:
+            print(f"{name}: error: {problem}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        print(f"{name}: error: {error}; it is in one of the extras that pyproject.toml lists", file=sys.stderr)
+        return 1
+    except OSError as error:  # no permission, no space, a file where a directory should be
+        advice = "free some space" if error.errno == errno.ENOSPC else "name another place"
+        print(f"{name}: error: {printable(str(error.filename or '.'))}: {error.strerror}; {advice}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted; every file written so far is whole", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
