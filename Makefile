@@ -12,9 +12,13 @@ export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 # DVC's own place, /var/tmp/dvc, may be written by everyone on the machine, and what lies there is unpickled.
 export DVC_SITE_CACHE_DIR ?= $(HOME)/.cache/lesionseg-dvc
 unexport PYTHONHOME PYTHONPATH
+ifdef WHEELHOUSE
+export PIP_NO_INDEX := 1
+export PIP_FIND_LINKS := $(abspath $(WHEELHOUSE))
+endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro test test-slow test-all lint format gate report page own tiny exp lock audit licences clean merge accept
+.PHONY: help env repro test test-slow test-all lint format gate report page own tiny exp lock wheelhouse audit licences clean merge accept
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +40,7 @@ $(INSTALLED): requirements.lock requirements-dev.lock requirements-torch.lock py
 	@touch $@
 
 repro: env ## the whole pipeline: what changed since the last run
+	@[ -e .git ] || { echo "make: no .git here, which DVC needs; this may be an unpacked zip: git init && git add -A && git commit -m start"; exit 1; }
 	dvc repro
 
 test: env ## the tests, the tiny pipeline among them (two cores, no GPU: some minutes)
@@ -101,6 +106,11 @@ lock: env ## pin anew what pyproject.toml asks for, with hashes (needs the netwo
 	sed -n 's/^\(torch==[0-9.]*\).*/\1/p' .runtime.lock >> requirements-torch.lock
 	rm .everything.lock .runtime.lock
 	python tools/environment.py
+
+wheelhouse: env ## all packages into wheelhouse/, for `make env WHEELHOUSE=wheelhouse` on a machine without network
+	$(BIN)/python -m pip download --quiet --require-hashes --no-deps --no-build-isolation --dest wheelhouse \
+	  -r requirements.lock -r requirements-dev.lock
+	$(BIN)/python -m pip download --quiet --dest wheelhouse -r requirements-torch.lock
 
 audit: env ## known weaknesses of the pinned packages (needs the network)
 	pip-audit --no-deps --disable-pip --requirement requirements.lock --requirement requirements-dev.lock
