@@ -225,6 +225,13 @@ def test_unet_sees_far_and_at_the_right_place():
     assert 92 <= rows.max() - 192 <= 92 + 15
 
 
+def test_unet_begins_with_logits_that_tell_pixels_apart():
+    torch.manual_seed(0)
+    for base_width in (4, 16):  # whatever the width
+        logits = networks.build("unet", base_width).train()(torch.rand(2, 3, 64, 64))
+        assert 0.8 < logits.std() < 3
+
+
 def test_nnunet_supervises_five_resolutions_in_training_and_gives_one_in_evaluation():
     network = networks.build("nnunet_resenc", SMALL)
     outputs = network.train()(torch.rand(2, 3, 128, 128))

@@ -22,12 +22,17 @@ class DoubleConv(nn.Sequential):
         )
 
 
+# Adam moves a weight by at most the learning rate a step. At 1e-4 the few hundred steps of a short run can hardly
+# enlarge the logits, and probabilities stay near one half; from weights this much larger they need not grow.
+HEAD_SCALE = 4
+
+
 class UNet(nn.Module):
     """Images (B, 3, H, W) in [0, 1] -> logits (B, 1, H, W); H and W multiples of 16.
 
     Differs from the paper in what became usual: padded convolutions, so that the output is as large as the
     input, and batch norm. Base width 64 is the paper's: 31,037,633 parameters. Initial weights are torch's
-    default.
+    default, those of the last convolution `HEAD_SCALE` times that.
     """
 
     def __init__(self, base_width: int = 64):
@@ -42,6 +47,8 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(nn.ConvTranspose2d(deep, shallow, 2, stride=2) for deep, shallow in pairwise(upwards))
         self.decoder = nn.ModuleList(DoubleConv(2 * width, width) for width in upwards[1:])
         self.head = nn.Conv2d(base_width, 1, 1)
+        with torch.no_grad():
+            self.head.weight *= HEAD_SCALE
 
     def forward(self, images: Tensor) -> Tensor:
         features, skips = images, []
