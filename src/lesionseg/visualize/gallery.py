@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
@@ -12,6 +11,8 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from lesionseg.common.errors import InputError
+from lesionseg.inference import outline
+from lesionseg.inference.outline import PANEL, resized
 from lesionseg.visualize import palette, style
 from lesionseg.visualize.charts import split_name
 from lesionseg.visualize.results import Predictions, Results
@@ -20,16 +21,6 @@ KINDS = ("best", "median", "worst", "random")
 CHOSEN = "chosen"  # the kind of a gallery of ids that the user named
 MOST = 16  # examples in a gallery
 COLUMNS = 4  # examples side by side
-PANEL = 256  # pixels along a panel's longer side, with up to COLUMNS examples
-SUPERSAMPLING = 2  # outlines are drawn this much larger, so that their edges are smooth
-EDGE = 1.5  # pixels between the edge of the photograph and the outline of a mask that reaches it
-LINES = (  # width in pixels, colour, opacity; in this order, so that both show where the outlines coincide
-    ("truth", 4.2, "#000000", 0.35),
-    ("truth", 2.8, palette.TRUTH, 1.0),
-    ("predicted", 2.6, "#000000", 0.35),
-    ("predicted", 1.5, palette.PREDICTION, 1.0),
-)
-
 LEVELS = 32  # shades of probability: a palette has room for them, and fewer shades take fewer bytes
 VIRIDIS = [
     tuple(int(part) for part in shade[:3]) for shade in colormaps["viridis"](np.linspace(0, 1, LEVELS), bytes=True)
@@ -162,32 +153,22 @@ def pick(kind: str, ids: Sequence[str], scores: Sequence[float], count: int, see
 
 
 def outlined(example: Example, size: tuple[int, int]) -> np.ndarray:
-    """The photograph with the true and the predicted outline: uint8 (height, width, 3) for size (height, width).
-
-    Where a mask reaches the edge of the photograph its outline runs along the edge, so that a prediction of nothing but
-    lesion has a frame and a prediction of none has no line at all.
-    """
-    thickness = max(1.0, max(size) / PANEL)
-    picture = _resize(example.image, size).astype(np.float32)
-    distances = {name: _distance_to_border(getattr(example, name), size) for name in ("truth", "predicted")}
-    for name, width, colour, opacity in LINES:
-        cover = opacity * np.clip(thickness * width / 2 + 0.5 - distances[name], 0, 1)[..., None]
-        picture += cover * (np.array(palette.rgb(colour), np.float32) - picture)
-    return np.rint(picture).astype(np.uint8)
+    """The photograph with the true and the predicted outline: uint8 (height, width, 3) for size (height, width)."""
+    return outline.outlined(example.image, {"truth": example.truth, "predicted": example.predicted}, size)
 
 
 def probability_map(example: Example, size: tuple[int, int]) -> np.ndarray:
     """The probabilities in LEVELS steps of viridis, dark 0 to yellow 1: uint8 (height, width, 3)."""
-    step = _resize(example.probabilities, size).astype(np.uint16) * LEVELS // 256
+    step = resized(example.probabilities, size).astype(np.uint16) * LEVELS // 256
     return np.array(VIRIDIS, np.uint8)[step]
 
 
 def error_map(example: Example, size: tuple[int, int]) -> np.ndarray:
     """Agreement, misses and false alarms over the darkened photograph: uint8 (height, width, 3)."""
-    grey = np.asarray(Image.fromarray(_resize(example.image, size)).convert("L"))
+    grey = np.asarray(Image.fromarray(resized(example.image, size)).convert("L"))
     dark = (grey * 0.45).astype(np.uint8) // 6 * 6  # coarse levels halve the bytes and are not seen
     picture = np.repeat(dark[..., None], 3, axis=-1)
-    truth, predicted = (_resize(255 * mask, size) >= 128 for mask in (example.truth, example.predicted))
+    truth, predicted = (resized(255 * mask, size) >= 128 for mask in (example.truth, example.predicted))
     picture[truth & predicted] = palette.rgb(palette.AGREEMENT)
     picture[truth & ~predicted] = palette.rgb(palette.TRUTH)
     picture[~truth & predicted] = palette.rgb(palette.PREDICTION)
@@ -300,27 +281,3 @@ def _shorten(name: str, longest: int = 26) -> str:
         return name
     keep = (longest - 1) // 2
     return f"{name[:keep]}…{name[-keep:]}"
-
-
-def _resize(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Antialiased when it shrinks, smooth when it grows: uint8 in, uint8 out."""
-    if array.shape[:2] == size:
-        return np.asarray(array)
-    return np.asarray(Image.fromarray(np.asarray(array)).resize(size[::-1], Image.Resampling.BICUBIC))
-
-
-def _distance_to_border(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Distance of each pixel to the mask's border, in pixels of `size`; infinite without lesion.
-
-    A mask that reaches the edge of the photograph has its border EDGE pixels inside, where the whole line is seen.
-    """
-    large = (size[0] * SUPERSAMPLING, size[1] * SUPERSAMPLING)
-    inside = (_resize(255 * mask, large) >= 128).astype(np.uint8)
-    margin = round(SUPERSAMPLING * EDGE * max(1.0, max(size) / PANEL))
-    inside[:margin] = inside[-margin:] = inside[:, :margin] = inside[:, -margin:] = 0
-    if not inside.any():
-        return np.full(size, np.inf, np.float32)
-    exact = (cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    distance = cv2.distanceTransform(inside, *exact) + cv2.distanceTransform(1 - inside, *exact) - 0.5
-    blocks = distance.reshape(size[0], SUPERSAMPLING, size[1], SUPERSAMPLING)
-    return blocks.mean(axis=(1, 3)) / SUPERSAMPLING

@@ -5,8 +5,10 @@ blue and what belongs to the prediction is orange, in outlines and in error maps
 colour of the truth alone, a false alarm that of the prediction alone.
 """
 
-TRUTH = "#56b4e9"  # sky blue: the true outline; in error maps, lesion that was missed (false negative)
-PREDICTION = "#e69f00"  # orange: the predicted outline; in error maps, false alarm (false positive)
+from lesionseg.inference import outline
+
+TRUTH = outline.TRUTH  # of the true outline; in error maps, lesion that was missed (false negative)
+PREDICTION = outline.PREDICTION  # of the predicted outline; in error maps, false alarm (false positive)
 AGREEMENT = "#f2f2f2"  # near white: lesion in both (true positive)
 
 TRAINING = "#999999"  # grey: the training split in the training curves
@@ -31,7 +33,4 @@ FAINT = "#b3b3b3"  # references, such as the diagonal of a calibration chart
 
 ALL = (TRUTH, PREDICTION, AGREEMENT, INK, FAINT, *SPLITS.values(), *SCORES.values())
 
-
-def rgb(colour: str) -> tuple[int, int, int]:
-    """'#rrggbb' as three numbers of 0 to 255."""
-    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
+rgb = outline.rgb
