@@ -51,6 +51,8 @@ class Figure:
         self.value, self.low, self.high = value, low, high
 
     def __str__(self) -> str:
+        if np.isnan(self.low):
+            return f"{self.value:.3f}"  # too few images
         return f"{self.value:.3f} ({self.low:.3f}–{self.high:.3f})"
 
 
