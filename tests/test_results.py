@@ -19,6 +19,10 @@ def test_every_row_of_a_run_stands_on_the_page(run):
     assert not missing, f"python tools/results.py table {run}"
 
 
+def test_every_row_of_the_exploration_stands_on_the_page():
+    assert set(results.exploration()) <= set(PAGE.splitlines()), "python tools/results.py table"
+
+
 @pytest.mark.parametrize("run", RUNS)
 def test_the_figures_computed_from_the_images_are_those_of_the_evaluation(run):
     folder = results.RUNS / run

@@ -118,6 +118,16 @@ def ladder(folders: Sequence[Path]) -> Iterator[str]:
         )
 
 
+def exploration() -> Iterator[str]:
+    """The trials from before the ladder: written down, not computed from images, which were not kept."""
+    yield _row("trial", "images", "pooled Dice", "pooled IoU", "IoU per image", "threshold Jaccard", "failures")
+    yield _row(*["---"] * 7)
+    numbers = ("dice", "iou", "per_image_iou", "threshold_jaccard", "failures")
+    with open(RUNS / "exploration.csv", encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            yield _row(row["change"], row["images"], *(f"{float(row[name]):.3f}" for name in numbers))
+
+
 def kept_runs() -> list[str]:
     return sorted(path.parent.name for path in RUNS.glob("*/run.yaml"))
 
@@ -177,6 +187,8 @@ def main() -> int:
         for name in names:
             print(f"{name}\n", *run_table(RUNS / name), "", sep="\n")
         print("ladder\n", *ladder([RUNS / name for name in names]), sep="\n")
+        if not arguments.run:
+            print("\nexploration\n", *exploration(), sep="\n")
     except InputError as error:
         print(*(f"results: {problem}" for problem in error.problems), sep="\n", file=sys.stderr)
         return 1
