@@ -1,12 +1,18 @@
 """docs/results.md says what the files in docs/results/ say; the ladder that makes such files."""
 
+import importlib.util
 import json
+import subprocess
+import sys
 
+import lesion_picture
+import numpy as np
 import pytest
 import results
 import yaml
+from PIL import Image
 
-from conftest import REPOSITORY, overlay
+from conftest import REPOSITORY
 
 RUNS = results.kept_runs()
 PAGE = (REPOSITORY / "docs/results.md").read_text(encoding="utf-8")
@@ -47,16 +53,42 @@ def test_a_run_was_evaluated_on_none_of_the_images_it_was_trained_on(run):
     }
 
 
-def test_a_rung_is_its_profile_and_then_its_own_settings():
+@pytest.fixture(scope="module")
+def ladder():
+    spec = importlib.util.spec_from_file_location("ladder", REPOSITORY / "benchmarks/ladder.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_rung_is_its_profile_and_then_its_own_settings(ladder):
     rungs = yaml.safe_load((REPOSITORY / "benchmarks/ladder.yaml").read_text("utf-8"))
+    parameters = yaml.safe_load((REPOSITORY / "params.yaml").read_text("utf-8"))
     for name, rung in rungs.items():
         assert set(rung) <= {"change", "profile", "settings"}, name
-        parameters = yaml.safe_load((REPOSITORY / "params.yaml").read_text("utf-8"))
-        for setting in rung.get("settings", {}):
-            group, key = setting.split(".")
+        for setting in ladder.settings(rung):
+            group, key = setting.partition("=")[0].split(".")
             assert key in parameters[group], f"{name}: {setting}"
-        if rung.get("profile"):
-            assert overlay(f"{rung['profile']}.txt")
+    chosen = ladder.settings({"profile": "quick", "settings": {"train.epochs": 26}})
+    assert [setting for setting in chosen if "epochs=" in setting][-1] == "train.epochs=26"
+    assert "train.network=quarter_unet" in chosen
+
+
+def test_a_rung_that_is_kept_is_not_run_again(ladder, tmp_path, monkeypatch, capsys):
+    (tmp_path / "ladder.yaml").write_text("a: {change: one}\nb: {change: two}\n", encoding="utf-8")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/run.yaml").write_text("change: one\n", encoding="utf-8")
+    climbed = []
+    monkeypatch.setattr(ladder.results, "RUNS", tmp_path)
+    monkeypatch.setattr(ladder.results, "ladder", lambda folders: [folder.name for folder in folders])
+    monkeypatch.setattr(ladder, "cloned", lambda work: work)
+    monkeypatch.setattr(ladder, "climb", lambda name, *rest: climbed.append(name))
+    assert ladder.main([str(tmp_path), "--rungs", str(tmp_path / "ladder.yaml")]) == 0
+    assert climbed == ["b"]
+    assert capsys.readouterr().out.splitlines()[-2:] == ["a", "b"]
+    with pytest.raises(SystemExit):
+        ladder.main([str(tmp_path), "c", "--rungs", str(tmp_path / "ladder.yaml")])
+    assert "c: not in" in capsys.readouterr().err
 
 
 def test_what_is_kept_of_a_run_names_no_place_on_the_machine(tmp_path, monkeypatch):
@@ -70,3 +102,38 @@ def test_what_is_kept_of_a_run_names_no_place_on_the_machine(tmp_path, monkeypat
     assert (folder / "splits.csv").read_text("utf-8").splitlines() == ["id,split", "test_1,test", "train_1,train"]
     assert "/home/me" not in "".join(path.read_text("utf-8") for path in folder.iterdir())
     assert "photographs" in (folder / "dvc.lock").read_text("utf-8")
+
+
+def test_the_picture_shows_images_drawn_from_the_split_and_names_them(tmp_path, monkeypatch):
+    for folder in ("data/raw", "data/evaluation", "plots"):
+        (tmp_path / folder).mkdir(parents=True)
+    manifest, samples, table = ["id,image,mask"], ["id,split,index"], ["id,split,dice,iou"]
+    for number in range(4):
+        Image.fromarray(np.full((20, 30, 3), 200, np.uint8)).save(tmp_path / f"data/raw/{number}.png")
+        mask = np.zeros((20, 30), np.uint8)
+        mask[5:15, 5:20] = 255
+        Image.fromarray(mask).save(tmp_path / f"data/raw/{number}_segmentation.png")
+        split = "val" if number == 0 else "test"
+        manifest.append(f"I{number},{number}.png,{number}_segmentation.png")
+        samples.append(f"I{number},{split},{number}")
+        table.append(f"I{number},{split},0.9{number},0.8{number}")
+    for name, lines in (
+        ("data/raw/manifest.csv", manifest),
+        ("data/evaluation/samples.csv", samples),
+        ("plots/per_image.csv", table),
+    ):
+        (tmp_path / name).write_text("\n".join([*lines, ""]), encoding="utf-8")
+    np.save(tmp_path / "data/evaluation/predicted.npy", np.ones((4, 16, 16), np.uint8))
+    for command in (
+        ["init", "--quiet"],
+        ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "t", "--allow-empty"],
+    ):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    monkeypatch.setattr(lesion_picture, "FOLDER", tmp_path / "pictures")
+    monkeypatch.setattr(sys, "argv", ["lesion_picture", str(tmp_path), "--count", "3"])
+    assert lesion_picture.main() == 0
+    text = (tmp_path / "pictures/predictions.md").read_text("utf-8")
+    assert "3 of the 3 photographs of the test split" in text
+    assert {f"I{number}: Dice 0.9{number}0" for number in (1, 2, 3)} <= {line[2:16] for line in text.splitlines()}
+    with Image.open(tmp_path / "pictures/predictions.jpg") as picture:
+        assert picture.size == (3 * 256 + 2 * 6, 256)
