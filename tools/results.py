@@ -25,8 +25,10 @@ sys.path.insert(0, str(REPOSITORY / "src"))
 
 from lesionseg.common.errors import InputError  # noqa: E402
 from lesionseg.compare import table  # noqa: E402
+from lesionseg.evaluate.breakdowns import by_metadata, by_property  # noqa: E402
+from lesionseg.formats import metadata  # noqa: E402
 from lesionseg.scoring import scores  # noqa: E402
-from lesionseg.scoring.bootstrap import Resampling, intervals  # noqa: E402
+from lesionseg.scoring.bootstrap import Resampling, intervals, mean_intervals  # noqa: E402
 from lesionseg.scoring.counts import Counts  # noqa: E402
 
 RUNS = REPOSITORY / "docs/results"
@@ -99,6 +101,27 @@ def _rows(images: table.Table, split: str, title: str) -> Iterator[str]:
         yield _row(title if how == "pooled" else "", how, *(str(found[f"{how} {name}"]) for name in OVERLAP), *last)
 
 
+def breakdown_table(folder: Path, split: str = "test") -> Iterator[str]:
+    """Means over the images of each group: by what the picture shows, and by the columns of metadata.csv."""
+    yield _row("groups", "group", "images", "Dice per image", "IoU per image", "threshold Jaccard", "failures")
+    yield _row(*["---"] * 7)
+    images = read(folder / "per_image.csv")
+    keys = [key for key in images.rows if key[0] == split]
+    shown = {  # an empty cell: undefined, as the contrast of an image that is all lesion
+        name: np.array([float(images.rows[key][name] or "nan") for key in keys])
+        for name in ("lesion_fraction", "touches_border", "contrast", "hair")
+    }
+    known = metadata.read(folder)
+    columns = {name: images.values(name, keys) for name in ("dice", "iou", "threshold_jaccard", "failed")}
+    for name, groups in (by_property(shown) | by_metadata([name for _, name in keys], known.rows)).items():
+        for group, members in groups.items():
+            values = {column: numbers[members] for column, numbers in columns.items()}
+            of = [one for one, member in zip(images.groups(keys), members, strict=True) if member]
+            ends = mean_intervals(values, of, RESAMPLING) if of else {}
+            found = [str(Figure(float(values[column].mean()), *ends[column])) for column in columns] if of else [""] * 4
+            yield _row(name.removeprefix("by_"), group, str(len(of)), *found)
+
+
 def ladder(folders: Sequence[Path]) -> Iterator[str]:
     """A row a run, on the split named in its run.yaml: the change, what it cost, its scores, its commit."""
     scored = ("pooled dice", "pooled iou", "per image iou", "threshold_jaccard", "failures")
@@ -154,6 +177,11 @@ def keep(checkout: Path, run: str, **facts: object) -> Path:
     pairs = [row for name in SPLIT_TABLES for row in csv.DictReader(io.StringIO((checkout / name).read_text("utf-8")))]
     lines = [f"{row['id']},{row['split']}" for row in sorted(pairs, key=lambda row: row["id"])]
     (folder / "splits.csv").write_text("\n".join(["id,split", *lines, ""]), encoding="utf-8", newline="\n")
+    evaluated = {row["id"] for row in pairs if row["split"] != "train"}
+    known = metadata.read(checkout / "data/raw")
+    if rows := {name: row for name, row in known.rows.items() if name in evaluated}:
+        (folder / metadata.NAME).unlink(missing_ok=True)
+        metadata.add(folder, known.columns, rows)
     (folder / "run.yaml").write_text(yaml.safe_dump(facts, sort_keys=False, allow_unicode=True, width=110), "utf-8")
     return folder
 
@@ -185,7 +213,7 @@ def main() -> int:
             return 0
         names = arguments.run or kept_runs()
         for name in names:
-            print(f"{name}\n", *run_table(RUNS / name), "", sep="\n")
+            print(f"{name}\n", *run_table(RUNS / name), "", *breakdown_table(RUNS / name), "", sep="\n")
         print("ladder\n", *ladder([RUNS / name for name in names]), sep="\n")
         if not arguments.run:
             print("\nexploration\n", *exploration(), sep="\n")
