@@ -1,22 +1,25 @@
 """Score the network on the images it was not trained on, at its own resolution and at the original's."""
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
 import checkout  # noqa: F401
+
+from torch import nn
 
 from lesionseg.common.files import replaced, write_csv, write_json
 from lesionseg.common.hardware import choose_device, describe_device
 from lesionseg.common.parallel import worker_count
 from lesionseg.common.parameters import Field, Group, Runtime, load
 from lesionseg.common.stage import run_stage
-from lesionseg.evaluate import submission
+from lesionseg.evaluate import card, submission, worst
 from lesionseg.evaluate.evaluation import Outputs, Predictor, cases, evaluate, thresholds, used
 from lesionseg.evaluate.image_metrics import labels
 from lesionseg.evaluate.members import compare_members
 from lesionseg.evaluate.split_scores import Setting, chosen_by_val, compared
 from lesionseg.evaluate.tables import write_tables
-from lesionseg.formats import manifest, metadata
+from lesionseg.formats import manifest, metadata, notices
 from lesionseg.formats.processed import open_folders
 from lesionseg.inference.prediction import PRECISION
 from lesionseg.inference.settings import LARGEST_OPENING, Settings
@@ -30,6 +33,7 @@ MODEL = Path("models/lesion-segmentation")  # to be used: the weights with the s
 EVALUATION, SUBMISSION = Path("data/evaluation"), Path("data/submission")
 METRICS, PLOTS = Path("metrics"), Path("plots")
 
+COMPUTING = ("torch", "numpy", "pillow", "opencv-python-headless")  # packages that masks are made with
 AFTER = ("test_time_augmentation", "refinement", "opening", "keep_largest", "fill_holes")  # the network, in order
 
 
@@ -49,7 +53,8 @@ class Parameters(Group):
 def main() -> None:
     parameters, runtime = load("evaluate", Parameters), load("runtime", Runtime)
     data = open_folders(PROCESSED, HELD_OUT)
-    held_out = cases(data.samples, {pair.id: RAW / pair.mask for pair in manifest.read(RAW)})
+    pairs = manifest.read(RAW)
+    held_out = cases(data.samples, {pair.id: RAW / pair.mask for pair in pairs})
     known = metadata.read(RAW).rows
     model, said = weights.load(WEIGHTS)
     device = choose_device(runtime.device)
@@ -70,13 +75,11 @@ def main() -> None:
     outputs = Outputs(EVALUATION / "predicted.npy", SUBMISSION if parameters.submission else None)
     with predictor.saved(data.images, [case.row for case in held_out], EVALUATION / "probabilities.npy") as maps:
         scored = evaluate(held_out, data, maps, settings, outputs, workers)
+        members = None
         if isinstance(model, Ensemble):
             values = {split: threshold.value for split, threshold in chosen.items()}
             members = compare_members(model, maps.plain, data, held_out, values, device)
             write_json(EVALUATION / "members.json", members)
-    said["image_size"] = data.images.shape[1]
-    with replaced(MODEL) as folder:
-        weights.save(folder / weights.MODEL_FILE, model.state_dict(), said | {"settings": after.as_dict()})
     write_csv(
         EVALUATION / "samples.csv",
         ("id", "split", "index"),
@@ -88,6 +91,31 @@ def main() -> None:
     ran = {"device": describe_device(device), "predicted_in": PRECISION, "trained_in": said.get("precision")}
     write_json(EVALUATION / "detail.json", {"splits": detail, "labels": labels(), "ran": ran})
     write_json(METRICS / "evaluation.json", {split: compared(one) for split, one in detail.items()} | {"ran": ran})
+
+    evaluated = card.Evaluated(
+        trained=said | {"image_size": data.images.shape[1]},
+        parameters=sum(each.numel() for each in model.parameters()),
+        settings=after,
+        splits=detail,
+        ran=ran,
+        versions={package: version(package) for package in COMPUTING},
+        samples=data.samples,
+        pairs=pairs,
+        notices=notices.read(RAW),
+        members=members,
+        worst=worst.worst(held_out, scored),
+    )
+    write_model(model, evaluated, worst.Pictures(held_out, data, outputs.predicted))
+
+
+def write_model(model: nn.Module, evaluated: card.Evaluated, pictures: worst.Pictures) -> None:
+    """The model to be used: its weights with the settings they were evaluated with, and what is to be known of it."""
+    with replaced(MODEL) as folder:
+        metadata = evaluated.trained | {"settings": evaluated.settings.as_dict()}
+        weights.save(folder / weights.MODEL_FILE, model.state_dict(), metadata)
+        card.write(folder, evaluated)
+        if shown := evaluated.shown():
+            (folder / card.PICTURE).write_bytes(pictures.sheet(shown.values()))
 
 
 if __name__ == "__main__":

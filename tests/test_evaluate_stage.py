@@ -44,7 +44,7 @@ class World:
 
     def outputs(self) -> dict[str, bytes]:
         """Every file the stage writes."""
-        folders = ("metrics", "plots", "data/evaluation", "data/submission")
+        folders = ("metrics", "plots", "data/evaluation", "data/submission", "models/lesion-segmentation")
         files = (path for folder in folders for path in (self.root / folder).rglob("*") if path.is_file())
         return {str(path.relative_to(self.root)): path.read_bytes() for path in files}
 

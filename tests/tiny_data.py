@@ -57,6 +57,7 @@ def write_data(
     size: int = SIZE,
     noise: float = 25,
     native_images: bool = False,
+    source: str = "x",
 ) -> dict[str, np.ndarray]:
     """Write raw and processed data under `root`, an image for each of `splits`; returns the native masks by id.
 
@@ -75,7 +76,7 @@ def write_data(
         path = f"masks/{name}_segmentation.png"
         Image.fromarray(mask * np.uint8(255)).save(root / "data/raw" / path)
         subset = SUBSET.get(split, "training")
-        pairs.append(Pair(name, f"images/{name}.jpg", path, width, height, "", "", subset, "x"))
+        pairs.append(Pair(name, f"images/{name}.jpg", path, width, height, "", "", subset, source))
         small = (cv2.resize(mask * 255.0, (size, size), interpolation=cv2.INTER_AREA) >= 128).astype(np.uint8)
         image = picture(index, small if seen is None else seen[index], noise)
         if native_images:

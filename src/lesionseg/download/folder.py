@@ -24,13 +24,12 @@ from lesionseg.download.labels import Labels
 from lesionseg.download.layout import Layout, Located, counted, find
 from lesionseg.download.side_tables import read_side_tables
 from lesionseg.download.subset import choose
-from lesionseg.formats import groups, metadata
+from lesionseg.formats import groups, metadata, notices
 from lesionseg.formats.manifest import Pair
 from lesionseg.images.decoding import ImageError, decode
 from lesionseg.images.header import open_image, oriented_size
 from lesionseg.images.masks import binary, share
 
-NOTICES = ("attribution", "license", "licence")  # files of these names are kept beside the data
 PROBED = 5  # pairs whose pixels are looked at to tell exchanged folders
 
 _BLOCK = 1 << 20
@@ -62,7 +61,7 @@ def fetch(
         (target / name).mkdir()
     passed_over = layout.passed_over - Counter(Path(name).suffix.lower() for name in tables.files)
     for path in sorted(folder.iterdir()):
-        if path.stem.lower() in NOTICES and path.is_file() and _inside(path, folder):
+        if path.stem.lower() in notices.STEMS and path.is_file() and _inside(path, folder):
             _copy(path, target / path.name)
             passed_over -= Counter([path.suffix.lower() or "without extension"])
     copies = ordered_map(lambda name: _copy_pair(target, name, layout.pairs[name], labels), chosen, workers)
