@@ -279,6 +279,23 @@ def test_growing_repeats_pixels():
     np.testing.assert_array_equal(shrink(grey(mask * 255), 64), mask.repeat(4, 0).repeat(4, 1))
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_one_axis_may_shrink_while_the_other_grows(turned):
+    """One of every four columns is lesion, then three of four: no column is skipped."""
+    mask = np.zeros((16, 256), bool)
+    mask[:, ::4] = mask[:, 129::4] = mask[:, 130::4] = True
+    small = shrink(grey((mask.T if turned else mask) * 255), 64)
+    np.testing.assert_array_equal(small.T if turned else small, [[False] * 32 + [True] * 32] * 64)
+
+
+def test_a_slanting_outline_grows_without_steps_on_one_axis():
+    """As the image does, whose filter is linear on the growing axis."""
+    rows, columns = np.mgrid[:16, :256]
+    small = shrink(grey((columns < 16 * rows) * 255), 64)
+    edges = small.sum(1).astype(int)
+    assert np.diff(edges).max() <= 2, "nearest-neighbour makes steps of four"
+
+
 def test_a_broken_mask_is_an_image_error(tmp_path):
     buffer = io.BytesIO()
     grey(lesion() * 255).save(buffer, "png")

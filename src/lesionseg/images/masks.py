@@ -66,9 +66,14 @@ def shrink(mask: Image.Image, size: int) -> np.ndarray:
     """Resize a 0/255 mask to a square of `size` pixels: uint8 (size, size) of 0 and 1.
 
     A pixel is lesion where at least half of the native pixels whose centres it covers are (to the rounding of 8
-    bits: 127 of 255 and above). A mask smaller than `size` grows by nearest-neighbour.
+    bits: 127 of 255 and above). A mask smaller than `size` grows by nearest-neighbour; one that is smaller on one axis
+    alone grows linearly there, as its image does, once the other axis has shrunk.
     """
-    area = mask.resize((size, size), Image.Resampling.BOX)
+    width, height = mask.size
+    mixed = (width < size) != (height < size)
+    area = mask.resize((min(width, size), min(height, size)) if mixed else (size, size), Image.Resampling.BOX)
+    if mixed:
+        area = area.resize((size, size), Image.Resampling.BILINEAR)
     return (np.asarray(area) >= 127).astype(np.uint8)
 
 

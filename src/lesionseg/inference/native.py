@@ -7,12 +7,16 @@ import numpy as np
 def resize(probabilities: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Resize 8-bit probabilities (H, W) to the `shape` (height, width) of the original, uint8.
 
-    Bilinear where it enlarges, in OpenCV's bit-exact fixed-point form; area averages where it shrinks.
+    Each axis by itself: area averages where it shrinks, bilinear, in OpenCV's bit-exact fixed-point form, where it
+    grows. OpenCV's own area averages are none as soon as one axis grows.
     """
     height, width = shape
-    shrinks = height < probabilities.shape[0] or width < probabilities.shape[1]
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR_EXACT
-    return cv2.resize(probabilities, (width, height), interpolation=method)
+    smaller = min(height, probabilities.shape[0]), min(width, probabilities.shape[1])
+    if smaller != probabilities.shape:
+        probabilities = cv2.resize(probabilities, smaller[::-1], interpolation=cv2.INTER_AREA)
+    if smaller != (height, width):
+        probabilities = cv2.resize(probabilities, (width, height), interpolation=cv2.INTER_LINEAR_EXACT)
+    return probabilities
 
 
 def mask_at(probabilities: np.ndarray, shape: tuple[int, int], level: int) -> np.ndarray:
