@@ -1,7 +1,6 @@
 """Train the network on data/processed; write its weights to models/trained, and its history as it goes."""
 
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +12,7 @@ from lesionseg import networks
 from lesionseg.common.hardware import choose_device, describe_device, use_deterministic_algorithms
 from lesionseg.common.parallel import cores
 from lesionseg.common.parameters import Field, Runtime, load, one_of
-from lesionseg.common.stage import run_stage
+from lesionseg.common.stage import ENVIRONMENT, run_stage, versions
 from lesionseg.networks import weights
 from lesionseg.train import checkpoint, distributed, loop, losses, precision
 from lesionseg.train.augment import Augmentation, Augmenter
@@ -27,7 +26,7 @@ PROCESSED = Path("data/processed")
 MODEL = Path("models/trained")
 HISTORY, METRICS = Path("plots/history.csv"), Path("metrics/training.json")  # in git, written after every epoch
 CHECKPOINTS = Path(".cache/train")  # no output of the stage: DVC deletes those before it runs
-COMPUTING = ("torch", "numpy", "albumentations", "opencv-python-headless")  # packages whose version shows in the bits
+VERSIONS = Path(__file__).resolve().parents[1] / ENVIRONMENT  # lists the packages whose version shows in the bits
 
 
 class Parameters(Recipe, Augmentation, losses.Options):
@@ -90,9 +89,8 @@ def computed_with(parameters: Parameters, machine: Machine) -> dict[str, str]:
 
 def key(parameters: Parameters, facts: dict[str, str]) -> str:
     """The key of this run's checkpoint: all that its result depends on."""
-    versions = {package: version(package) for package in COMPUTING}
     data = [PROCESSED / name for name in ("images.npy", "masks.npy", "samples.csv")]
-    run = {"parameters": parameters.model_dump(), "computed_with": facts, "versions": versions}
+    run = {"parameters": parameters.model_dump(), "computed_with": facts, "versions": versions("train", VERSIONS)}
     return checkpoint.key(run, [*data, *checkpoint.source_files()])
 
 
@@ -106,7 +104,7 @@ def metadata_of(parameters: Parameters, data: Data, fitted: list[loop.Fitted]) -
         "image_size": data.samples.images.shape[1],
         "average": parameters.ema_decay is not None,
         **{f"train.{name}": value for name, value in parameters.model_dump().items()},
-        "versions": {package: version(package) for package in COMPUTING},
+        "versions": versions("train", VERSIONS),
     }
 
 

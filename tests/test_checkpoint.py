@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lesionseg.train import checkpoint
-from lesionseg.train.checkpoint import KEPT, Checkpoints, key, source_files
+from lesionseg.train.checkpoint import OTHER_RUNS, Checkpoints, key, source_files
 
 
 def test_a_state_comes_back(tmp_path):
@@ -134,7 +134,7 @@ def test_members_of_a_run_have_one_each_and_end_together(tmp_path):
     assert second.load() is None
     second.save({"x": 2})
     assert (first.load(), second.load()) == ({"x": 1}, {"x": 2})
-    for age in range(KEPT):
+    for age in range(OTHER_RUNS):
         Checkpoints(tmp_path, f"other{age}").save({})
     assert first.path.exists()
     second.remove()
@@ -148,4 +148,4 @@ def test_only_the_newest_unfinished_runs_are_kept(tmp_path):
     current = Checkpoints(tmp_path, "current")
     current.save({})
     kept = sorted(path.name for path in tmp_path.iterdir())
-    assert kept == ["current", *(f"run{age}" for age in range(5 - KEPT, 5))]
+    assert kept == ["current", *(f"run{age}" for age in range(5 - OTHER_RUNS, 5))]

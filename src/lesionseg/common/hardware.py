@@ -61,7 +61,8 @@ def use_deterministic_algorithms(enabled: bool) -> None:
     # read when cuBLAS makes its first handle; without it torch refuses deterministic matrix products
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(enabled)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that writes every new tensor twice
+    # a debugging aid that writes every new tensor twice; torch's types leave it out
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.deterministic = enabled
     # the trial takes whichever kernel was faster that time, so that two runs may differ
     torch.backends.cudnn.benchmark = not enabled

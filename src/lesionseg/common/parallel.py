@@ -70,9 +70,9 @@ def cpu_quota(root: Path = Path("/")) -> float:
     for line in lines:
         _, controllers, group = line.split(":", 2)
         if controllers == "":  # version 2
-            top, files = root / "sys/fs/cgroup", ("cpu.max",)
+            top, files = root / "sys/fs/cgroup", ["cpu.max"]
         elif "cpu" in controllers.split(","):
-            top, files = root / "sys/fs/cgroup/cpu", ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+            top, files = root / "sys/fs/cgroup/cpu", ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
         else:
             continue
         here = PurePosixPath(group.lstrip("/"))

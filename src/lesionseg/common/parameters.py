@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from lesionseg.common.errors import InputError
 
@@ -75,7 +76,7 @@ def load(group: str, schema: type[Schema], path: str | Path = "params.yaml") -> 
         raise InputError(_line(path, group, schema, problem) for problem in error.errors()) from None
 
 
-def _line(path: Path, group: str, schema: type[Group], problem: dict) -> str:
+def _line(path: Path, group: str, schema: type[Group], problem: ErrorDetails) -> str:
     """One problem that pydantic found, as: file: key: found, expected."""
     name = str(problem["loc"][0]) if problem["loc"] else group
     key = f"{path}: {group}.{name}" if problem["loc"] else f"{path}: {group}"

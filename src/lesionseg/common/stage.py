@@ -16,7 +16,9 @@ from lesionseg.common.text import printable
 SHOWN = 50  # of a long list of problems; all of them go to a file
 ALL_PROBLEMS = Path(".cache")  # where that file lies: no output of DVC's
 ENVIRONMENT = Path("environment.yaml")
-SYSTEM = {  # what the system refuses that its user can mend: what it is, and the cure
+SYSTEM: dict[
+    int | None, tuple[str, str]
+] = {  # what the system refuses that its user can mend: what it is, and the cure
     errno.ENOSPC: ("no space left on the disk", "free some"),
     errno.EDQUOT: ("the disk quota is used up", "free some space or have the quota raised"),
     errno.EFBIG: (
@@ -69,9 +71,11 @@ def _listed(name: str, problems: Sequence[str]) -> str:
 
 def _refused_by_the_system(error: BaseException | None) -> OSError | None:
     """The error of SYSTEM behind this one: libraries turn a failed write into errors of their own."""
-    while error and not (isinstance(error, OSError) and error.errno in SYSTEM):
+    while error:
+        if isinstance(error, OSError) and error.errno in SYSTEM:
+            return error
         error = error.__cause__ or error.__context__
-    return error
+    return None
 
 
 def other_versions(stage: str, path: Path = ENVIRONMENT) -> Iterator[str]:
@@ -79,12 +83,25 @@ def other_versions(stage: str, path: Path = ENVIRONMENT) -> Iterator[str]:
 
     The listed versions are what DVC tracks: a result made with another one is not what dvc.lock says it is.
     """
-    if not path.is_file():
-        return
-    for package, listed in (yaml.safe_load(path.read_text(encoding="utf-8")).get(stage) or {}).items():
+    running = versions(stage, path)
+    for package, listed in _computing(stage, path).items():
+        if running[package].partition("+")[0] != listed:  # without the build, such as +cpu
+            yield f"{path} lists {package} {listed}, running is {running[package]}; `make env` installs the listed one"
+
+
+def versions(stage: str, path: Path = ENVIRONMENT) -> dict[str, str]:
+    """Package -> the version that runs ("none": not installed), of those that `path` lists for the stage."""
+    found = {}
+    for package in _computing(stage, path):
         try:
-            running = version(package).partition("+")[0]  # without the build, such as +cpu
+            found[package] = version(package)
         except PackageNotFoundError:
-            running = "none"
-        if running != str(listed):
-            yield f"{path} lists {package} {listed}, running is {running}; `make env` installs the listed one"
+            found[package] = "none"
+    return found
+
+
+def _computing(stage: str, path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    listed = yaml.safe_load(path.read_text(encoding="utf-8")).get(stage) or {}
+    return {package: str(number) for package, number in listed.items()}

@@ -100,8 +100,8 @@ class Processed:
     """Samples with their images uint8 (N, H, W, 3) and masks uint8 (N, H, W) of 0 and 1: row i belongs to sample i."""
 
     samples: list[Sample]
-    images: "np.ndarray | Joined"
-    masks: "np.ndarray | Joined"
+    images: "Rows"
+    masks: "Rows"
 
     def rows(self, *splits: str) -> list[int]:
         """The rows of the samples of these splits, in array order."""
@@ -134,26 +134,29 @@ class Joined:
     """Memory-mapped arrays that differ in length only, read as one along the first axis. No row is copied before it is
     asked for."""
 
-    def __init__(self, arrays: Sequence[np.ndarray]):
+    def __init__(self, arrays: Sequence["Rows"]):
         self._arrays = arrays
         self._starts = np.cumsum([0, *map(len, arrays)])
-        self.shape = (int(self._starts[-1]), *arrays[0].shape[1:])
-        self.dtype = arrays[0].dtype
+        self.shape: tuple[int, ...] = (int(self._starts[-1]), *arrays[0].shape[1:])
+        self.dtype: np.dtype = arrays[0].dtype
 
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, rows: int | Sequence[int] | np.ndarray) -> np.ndarray:
+    def __getitem__(self, rows: int | np.integer | Sequence[int] | np.ndarray) -> np.ndarray:
         """The row of a number, or a new array of the rows of a list."""
-        if np.ndim(rows):
-            chosen = np.empty((len(rows), *self.shape[1:]), self.dtype)
-            for place, row in enumerate(rows):
-                chosen[place] = self[row]
-            return chosen
-        if not 0 <= rows < len(self):
-            raise IndexError(f"row {rows} of {len(self)}")
-        part = int(np.searchsorted(self._starts, rows, side="right")) - 1
-        return self._arrays[part][rows - self._starts[part]]
+        if isinstance(rows, int | np.integer):
+            if not 0 <= rows < len(self):
+                raise IndexError(f"row {rows} of {len(self)}")
+            part = int(np.searchsorted(self._starts, rows, side="right")) - 1
+            return self._arrays[part][int(rows - self._starts[part])]
+        chosen = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        for place, row in enumerate(rows):
+            chosen[place] = self[row]
+        return chosen
+
+
+Rows = np.ndarray | Joined  # an array that is read row by row
 
 
 def _open(path: Path) -> np.ndarray:

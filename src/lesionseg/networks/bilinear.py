@@ -1,12 +1,14 @@
 """Bilinear enlargement whose gradient is the same on every run, on CUDA too."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 
-def upsample(features: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize (B, C, h, w) to (B, C, *size), equal to interpolate(mode="bilinear", align_corners=False).
+def upsample(features: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize (B, C, h, w) to `size`, (H, W), equal to interpolate(mode="bilinear", align_corners=False).
 
     CUDA adds up the gradient of torch's bilinear kernel in the order in which threads come, so that runs
     differ in the last bits. Bilinear interpolation is linear along each axis, so two products with fixed

@@ -68,11 +68,13 @@ class Bottleneck(nn.Module):
     def __init__(self, inputs: int, width: int, stride: int = 1, dilation: int = 1):
         super().__init__()
         outputs = EXPANSION * width
-        self.residual = nn.Sequential(
-            *conv_norm_relu(inputs, width, 1),
-            *conv_norm_relu(width, width, 3, stride=stride, dilation=dilation),
-            *conv_norm_relu(width, outputs, 1)[:-1],
-        )
+        narrow = conv_norm_relu(inputs, width, 1)
+        look = conv_norm_relu(width, width, 3, stride=stride, dilation=dilation)
+        widen, norm, _ = conv_norm_relu(width, outputs, 1)
+        self.residual = nn.Sequential(*narrow, *look, widen, norm)
+        # The block starts by passing the skip on (Goyal et al. 2017). Without that the gradient grows from block to
+        # block, and training from scratch starts badly.
+        nn.init.zeros_(norm.weight)
         same = inputs == outputs and stride == 1
         self.skip = nn.Identity() if same else nn.Sequential(*conv_norm_relu(inputs, outputs, 1, stride=stride)[:-1])
         self.relu = nn.ReLU(inplace=True)
@@ -83,7 +85,7 @@ class Bottleneck(nn.Module):
 
 def conv_norm_relu(
     inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1
-) -> tuple[nn.Module, nn.Module, nn.Module]:
+) -> tuple[nn.Conv2d, nn.BatchNorm2d, nn.ReLU]:
     """Convolution that keeps H and W (divided by `stride`), batch norm, ReLU."""
     padding = dilation * (kernel // 2)
     convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, bias=False)
@@ -98,13 +100,8 @@ def _stage(inputs: int, width: int, blocks: int, stride: int, dilations: tuple[i
 
 
 def _initialise(module: nn.Module) -> None:
-    """He initialisation; each residual branch starts at zero, so that its block passes the skip on (Goyal et al. 2017).
-
-    Without that the gradient grows from block to block, and training from scratch starts badly.
-    """
+    """He initialisation."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-    elif isinstance(module, Bottleneck):
-        nn.init.zeros_(module.residual[-1].weight)

@@ -56,15 +56,18 @@ class ResidualEncoderUNet(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3×3 convolutions beside a skip (as ResNet-D: average pooling, then 1×1).
+    """Two 3×3 convolutions beside a skip (as ResNet-D: average pooling, then 1×1), starting at zero as in nnU-Net.
 
     (B, inputs, H, W) -> (B, outputs, ⌈H/stride⌉, ⌈W/stride⌉).
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1):
         super().__init__()
-        self.residual = nn.Sequential(*conv_norm_act(inputs, outputs, stride), *conv_norm_act(outputs, outputs)[:-1])
-        skip = []
+        first = conv_norm_act(inputs, outputs, stride)
+        convolution, norm, _ = conv_norm_act(outputs, outputs)
+        self.residual = nn.Sequential(*first, convolution, norm)
+        nn.init.zeros_(norm.weight)  # the block starts by passing the skip on
+        skip: list[nn.Module] = []
         if stride > 1:
             skip.append(nn.AvgPool2d(stride, ceil_mode=True))
         if inputs != outputs:
@@ -93,7 +96,7 @@ class InstanceNorm(nn.InstanceNorm2d):
         )
 
 
-def conv_norm_act(inputs: int, outputs: int, stride: int = 1) -> tuple[nn.Module, nn.Module, nn.Module]:
+def conv_norm_act(inputs: int, outputs: int, stride: int = 1) -> tuple[nn.Conv2d, InstanceNorm, nn.LeakyReLU]:
     """3×3 convolution, instance norm, leaky ReLU."""
     return (
         nn.Conv2d(inputs, outputs, 3, stride, padding=1),
@@ -103,10 +106,8 @@ def conv_norm_act(inputs: int, outputs: int, stride: int = 1) -> tuple[nn.Module
 
 
 def _initialise(module: nn.Module) -> None:
-    """As nnU-Net: He initialisation; each residual branch starts at zero, so that its block passes the skip on."""
+    """He initialisation, as nnU-Net."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.kaiming_normal_(module.weight, a=NEGATIVE_SLOPE)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-    elif isinstance(module, ResidualBlock):
-        nn.init.zeros_(module.residual[-1].weight)

@@ -15,15 +15,20 @@ class QuarterUNet(nn.Module):
     """Images (B, 3, H, W) in [0, 1] -> logits (B, 1, H, W); H and W multiples of 4.
 
     A U-Net at full resolution spends most of its time on its first and last level, where it sees least. Here two
-    convolutions of stride 2 come first, and each pixel of the last level gives the logits of its 4×4 pixels. The
-    3×3 convolutions are whole: depthwise-separable ones have half the multiply-adds and are no faster on a CPU.
+    convolutions of stride 2 come first, and each pixel of the last level gives the logits of its 4×4 pixels.
+
+    The 3×3 convolutions are whole. Depthwise-separable ones of base width 32 ran at 57.8 images/s against 32.8 of
+    this network (base width 24, two AVX2 cores); what they would cost in accuracy was not measured.
     """
 
     def __init__(self, base_width: int = 24):
         super().__init__()
         widths = [base_width * 2**stage for stage in range(len(BLOCKS))]
         stem = max(base_width // 2, 1)
-        self.stem = nn.Sequential(conv_norm_act(3, stem, stride=2), conv_norm_act(stem, base_width, stride=2))
+        self.stem = nn.Sequential(
+            nn.Sequential(*conv_norm_act(3, stem, stride=2)),
+            nn.Sequential(*conv_norm_act(stem, base_width, stride=2)),
+        )
         self.encoder = nn.ModuleList(
             nn.Sequential(
                 ResidualBlock(inputs, outputs, stride=1 if stage == 0 else 2),
@@ -37,7 +42,6 @@ class QuarterUNet(nn.Module):
         self.decoder = nn.ModuleList(ResidualBlock(2 * width, width) for width in widths[-2::-1])
         self.head = nn.Conv2d(base_width, STEM_STRIDE**2, 3, padding=1)
         self.apply(_initialise)
-        nn.init.constant_(self.head.bias, PRIOR)
 
     def forward(self, images: Tensor) -> Tensor:
         features, skips = self.stem(images), []
@@ -59,9 +63,9 @@ class ResidualBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int = 1):
         super().__init__()
         self.residual = nn.Sequential(
-            conv_norm_act(inputs, outputs, stride=stride), *conv_norm_act(outputs, outputs)[:-1]
+            nn.Sequential(*conv_norm_act(inputs, outputs, stride)), *conv_norm_act(outputs, outputs)[:-1]
         )
-        skip = []
+        skip: list[nn.Module] = []
         if stride > 1:
             skip.append(nn.AvgPool2d(stride, ceil_mode=True))
         if inputs != outputs:
@@ -92,9 +96,9 @@ def shuffle(logits: Tensor) -> Tensor:
     return blocks.reshape(batch, 1, STEM_STRIDE * height, STEM_STRIDE * width)
 
 
-def conv_norm_act(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+def conv_norm_act(inputs: int, outputs: int, stride: int = 1) -> tuple[nn.Module, nn.Module, nn.Module]:
     """3×3 convolution, batch norm, ReLU."""
-    return nn.Sequential(
+    return (
         nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False),  # the batch norm has the bias
         BatchNorm(outputs),
         nn.ReLU(inplace=True),
@@ -102,6 +106,9 @@ def conv_norm_act(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
 
 
 def _initialise(module: nn.Module) -> None:
-    """He et al. 2015 (arXiv 1502.01852) for the convolutions that a batch norm follows."""
-    if isinstance(module, nn.Conv2d) and module.bias is None:
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    """He et al. 2015 (arXiv 1502.01852) before a batch norm; the head, which alone has a bias, starts at PRIOR."""
+    if isinstance(module, nn.Conv2d):
+        if module.bias is None:
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        else:
+            nn.init.constant_(module.bias, PRIOR)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -51,9 +52,9 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Modul
     path = Path(path)
     try:
         with safe_open(path, "pt") as file:
-            metadata = _metadata(path, file.metadata() or {})
-            network = _without_storage(path, metadata)
-            _require_fit(path, file, network, metadata)
+            metadata, architecture = _metadata(path, file.metadata() or {})
+            network = _without_storage(path, architecture)
+            _require_fit(path, file, network, architecture)
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except FileNotFoundError:
         raise InputError(f"{path}: not found; train first: `dvc repro train`, or `dvc pull` it") from None
@@ -66,8 +67,16 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Modul
     return network.eval().to(device), metadata
 
 
-def _metadata(path: Path, header: dict[str, str]) -> Metadata:
-    """What `save` was given, from the file's header."""
+class Architecture(NamedTuple):
+    """What rebuilds a network."""
+
+    network: str
+    base_width: int
+    members: int
+
+
+def _metadata(path: Path, header: dict[str, str]) -> tuple[Metadata, Architecture]:
+    """What `save` was given, from the file's header, and of it what rebuilds the network."""
     if FORMAT not in header:
         raise InputError(
             f"{path}: its metadata has {_some(sorted(header)) or 'nothing'}, expected {FORMAT!r}; is it from the train "
@@ -75,33 +84,32 @@ def _metadata(path: Path, header: dict[str, str]) -> Metadata:
         )
     try:
         metadata = json.loads(header[FORMAT])
-        members = metadata.get("members", 1)
-        whole = isinstance(metadata["network"], str) and type(metadata["base_width"]) is type(members) is int
-        whole = whole and 1 <= members <= MOST_MEMBERS
+        named = Architecture(metadata["network"], metadata["base_width"], metadata.get("members", 1))
+        whole = isinstance(named.network, str) and type(named.base_width) is type(named.members) is int
+        whole = whole and 1 <= named.members <= MOST_MEMBERS
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         whole = False
     if not whole:
         raise InputError(
             f"{path}: its metadata is {header[FORMAT][:200]!r}, expected JSON with network and base_width; train again"
         )
-    return metadata
+    return metadata, named
 
 
-def _without_storage(path: Path, metadata: Metadata) -> nn.Module:
+def _without_storage(path: Path, named: Architecture) -> nn.Module:
     """The network that the metadata names, on torch's meta device: shapes and types without memory."""
-    name, base_width = metadata["network"], metadata["base_width"]
-    if base_width > WIDEST:
-        raise InputError(f"{path}: base_width: found {str(base_width)[:20]}, expected at most {WIDEST}")
+    if named.base_width > WIDEST:
+        raise InputError(f"{path}: base_width: found {str(named.base_width)[:20]}, expected at most {WIDEST}")
     try:
         with torch.device("meta"):
-            return build(name, base_width, metadata.get("members", 1))
+            return build(*named)
     except InputError as error:
         raise InputError(
             f"{path}: {problem[:200]}; was it written by another version?" for problem in error.problems
         ) from None
 
 
-def _require_fit(path: Path, file: safe_open, network: nn.Module, metadata: Metadata) -> None:
+def _require_fit(path: Path, file: safe_open, network: nn.Module, named: Architecture) -> None:
     """Hold the names, shapes and types of the tensors in the file against those of the network, before one is read."""
     expected = {
         name: (list(tensor.shape), DTYPES[tensor.dtype]) for name, tensor in network.state_dict(keep_vars=True).items()
@@ -122,8 +130,8 @@ def _require_fit(path: Path, file: safe_open, network: nn.Module, metadata: Meta
     }
     if reasons := [f"{kind}: {_some(names)}" for kind, names in parts.items() if names]:
         raise InputError(
-            f"{path}: its tensors do not fit the network '{metadata['network']}' of base width "
-            f"{metadata['base_width']} that its metadata names ({'; '.join(reasons)}); train again with this version"
+            f"{path}: its tensors do not fit the network '{named.network}' of base width "
+            f"{named.base_width} that its metadata names ({'; '.join(reasons)}); train again with this version"
         )
 
 

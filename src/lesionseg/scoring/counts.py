@@ -2,42 +2,43 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+Count = TypeVar("Count")  # int or np.ndarray
 
-class Counts(NamedTuple):
+
+class Counts(NamedTuple, Generic[Count]):
     """True positives, false positives, false negatives and true negatives, lesion being positive.
 
     Each is an integer, or an int64 array with one entry per image.
     """
 
-    tp: int | np.ndarray
-    fp: int | np.ndarray
-    fn: int | np.ndarray
-    tn: int | np.ndarray
+    tp: Count
+    fp: Count
+    fn: Count
+    tn: Count
 
-    @classmethod
-    def of(cls, table: np.ndarray) -> Counts:
+    @staticmethod
+    def of(table: np.ndarray) -> Counts[np.ndarray]:
         """Counts from int64 (..., 4) in the order of the fields: one row per image."""
-        return cls(*np.moveaxis(np.asarray(table), -1, 0))
+        return Counts(*np.moveaxis(np.asarray(table), -1, 0))
 
-    def pooled(self) -> Counts:
+    def pooled(self) -> Counts[int]:
         """The sum over images: the counts of all pixels taken as one picture."""
-        return Counts(*(int(np.sum(count)) for count in self))
+        return Counts(*np.reshape(self, (len(self), -1)).sum(1).tolist())
 
 
-def count(predicted: np.ndarray, truth: np.ndarray) -> Counts:
+def count(predicted: np.ndarray, truth: np.ndarray) -> Counts[int]:
     """Count one image: two masks of the same shape, bool or numbers where non-zero is lesion."""
     if predicted.shape != truth.shape:
         raise ValueError(f"predicted mask {predicted.shape} and true mask {truth.shape} differ in shape")
-    both = np.count_nonzero(np.logical_and(predicted, truth))
-    either_predicted, either_true = np.count_nonzero(predicted), np.count_nonzero(truth)
-    return _counts(both, either_predicted, either_true, truth.size)
+    both = int(np.count_nonzero(np.logical_and(predicted, truth)))
+    return Counts(*_counts(both, int(np.count_nonzero(predicted)), int(np.count_nonzero(truth)), truth.size))
 
 
 def count_batch(predicted: Tensor, truth: Tensor) -> Tensor:
@@ -57,5 +58,6 @@ def count_batch(predicted: Tensor, truth: Tensor) -> Tensor:
     return table
 
 
-def _counts(both, predicted, true, pixels: int) -> Counts:
-    return Counts(tp=both, fp=predicted - both, fn=true - both, tn=pixels - predicted - true + both)
+def _counts(both, predicted, true, pixels: int) -> tuple:
+    """tp, fp, fn and tn of what lies in both masks, in the predicted one, in the true one and in the image."""
+    return both, predicted - both, true - both, pixels - predicted - true + both

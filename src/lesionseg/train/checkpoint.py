@@ -16,12 +16,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from lesionseg.common.files import atomic
 
-KEPT = 2  # other, unfinished runs
+OTHER_RUNS = 2  # unfinished ones, whose checkpoints stay
 
 
 def key(facts: Mapping[str, object], files: Iterable[str | Path] = ()) -> str:
@@ -91,7 +92,7 @@ class Checkpoints:
         for path in self._folder.parent.glob("*/checkpoint*.pt"):
             if path.parent != self._folder:
                 saved[path.parent] = max(path.stat().st_mtime, saved.get(path.parent, 0))
-        for run in sorted(saved, key=saved.get)[:-KEPT]:
+        for run in sorted(saved, key=saved.__getitem__)[:-OTHER_RUNS]:
             shutil.rmtree(run, ignore_errors=True)
 
 
@@ -106,7 +107,7 @@ class Interruption:
     def __init__(self, enabled: bool = True):
         self._enabled = enabled and threading.current_thread() is threading.main_thread()
         self.requested = False
-        self._before: dict[int, object] = {}
+        self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Interruption":
         if self._enabled:

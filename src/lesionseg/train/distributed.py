@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -120,7 +120,7 @@ def process_group(world: World, device: torch.device) -> Iterator[None]:
     if world.size == 1:
         yield
         return
-    options = {"device_id": device} if device.type == "cuda" else {}
+    options: dict[str, Any] = {"device_id": device} if device.type == "cuda" else {}
     if MEETING in os.environ:
         options |= {
             "init_method": Path(os.environ[MEETING]).as_uri(),
@@ -187,7 +187,7 @@ def broadcast(value: Shared) -> Shared:
     )
     content = content.to(device)
     dist.broadcast(content, 0)
-    return value if first else torch.load(io.BytesIO(content.cpu().numpy()), map_location="cpu", weights_only=True)
+    return value if first else torch.load(io.BytesIO(content.cpu().numpy().data), map_location="cpu", weights_only=True)
 
 
 def synchronise_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
@@ -236,6 +236,11 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
 
     A process without samples (B = 0) takes part. In evaluation it is torch's.
     """
+
+    momentum: float  # these four are there: torch's batch norm may also do without running statistics
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
 
     def forward(self, images: Tensor) -> Tensor:
         if not self.training:

@@ -19,8 +19,10 @@ class Learner:
     def __init__(self, model: nn.Module, recipe: Recipe, machine: Machine, steps: int):
         """`steps`: of an epoch."""
         device = machine.device
-        self.model = synchronise_batch_norm(model.to(device, memory_format=torch.channels_last), device)
-        compiled = torch.compile(self.model) if recipe.compile else self.model
+        # two overloads that torch's types leave out
+        model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = synchronise_batch_norm(model, device)
+        compiled: nn.Module = torch.compile(self.model) if recipe.compile else self.model  # type: ignore[assignment]
         self.network = synchronise_gradients(compiled, device)
         self.optimiser = _adam(self.model, recipe)
         self.scaler = torch.amp.GradScaler(device.type, enabled=machine.dtype == torch.float16)

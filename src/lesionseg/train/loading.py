@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -44,6 +44,8 @@ class Part:
 
 
 Key = tuple[int | None, int]  # epoch, None: not augmented; row of the arrays
+Batch = tuple[Tensor, Tensor]  # images uint8 (B, H, W, 3), masks uint8 (B, H, W)
+Same = TypeVar("Same")
 
 
 def order(seed: int, epoch: int, rows: Sequence[int]) -> np.ndarray:
@@ -92,7 +94,7 @@ def read_data(folder: Path) -> Data:
         if not rows[split]
     ]:
         raise InputError(problems)
-    return Data(Samples(*open_arrays(folder)), *rows.values(), [sample.id for sample in samples])
+    return Data(Samples(*open_arrays(folder)), rows["train"], rows["val"], [sample.id for sample in samples])
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ class Samples(Dataset):
     def __init__(self, images: np.ndarray, masks: np.ndarray, augment: Augment | None = None):
         self.images, self.masks, self.augment = images, masks, augment
 
-    def __getitems__(self, keys: Sequence[Key]) -> tuple[Tensor, Tensor]:
+    def __getitems__(self, keys: Sequence[Key]) -> Batch:
         """Images uint8 (B, H, W, 3) and masks uint8 (B, H, W) of the keys, B = 0 included."""
         images = np.empty((len(keys), *self.images.shape[1:]), np.uint8)
         masks = np.empty((len(keys), *self.masks.shape[1:]), np.uint8)
@@ -168,9 +170,7 @@ class Samples(Dataset):
         vars(self).update({name: np.load(path, mmap_mode="r") for name, path in state["mapped"].items()})
 
 
-def batches(
-    samples: Samples, keys: Iterable[Sequence[Key]], device: torch.device, workers: int = 0
-) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(samples: Samples, keys: Iterable[list[Key]], device: torch.device, workers: int = 0) -> Iterator[Batch]:
     """Load one batch for each list of keys, in order, and yield it on `device`: images uint8 (B, H, W, 3) and masks
     uint8 (B, H, W).
 
@@ -195,24 +195,25 @@ def default_workers(device: torch.device, cores: int) -> int:
     return 0 if device.type == "cpu" else max(1, min(8, cores - 1))
 
 
-def _upload(loader: Iterable[tuple[Tensor, Tensor]], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+def _upload(loader: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
     """Copy one batch ahead, on a stream of its own."""
     copying = torch.cuda.Stream(device)
 
-    def start(batch: tuple[Tensor, Tensor]) -> tuple[list[Tensor], torch.cuda.Event]:
+    def start(images: Tensor, masks: Tensor) -> tuple[Batch, torch.cuda.Event]:
         with torch.cuda.stream(copying):
-            return [tensor.to(device, non_blocking=True) for tensor in batch], copying.record_event()
+            there = images.to(device, non_blocking=True), masks.to(device, non_blocking=True)
+            return there, copying.record_event()
 
-    def finish(tensors: list[Tensor], copied: torch.cuda.Event) -> tuple[Tensor, Tensor]:
+    def finish(batch: Batch, copied: torch.cuda.Event) -> Batch:
         computing = torch.cuda.current_stream(device)
         computing.wait_event(copied)  # on the GPU: Python does not wait
-        for tensor in tensors:
+        for tensor in batch:
             tensor.record_stream(computing)  # its memory is not given away before the computation used it
-        return tuple(tensors)
+        return batch
 
     ahead = None
     for batch in loader:
-        current, ahead = ahead, start(batch)
+        current, ahead = ahead, start(*batch)
         if current:
             yield finish(*current)
     if ahead:
@@ -226,5 +227,5 @@ def _leave_interrupts_to_the_main_process(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _unchanged(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def _unchanged(batch: Same) -> Same:
     return batch

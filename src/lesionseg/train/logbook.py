@@ -64,7 +64,7 @@ class Logbook:
             self.save()
 
     def tell_epoch(self, row: Row, epochs: int, images_per_second: float | None) -> None:
-        """Print an epoch's figures and hand on its row."""
+        """Print an epoch's losses and Dice, and hand on its row."""
         if self.world.first:
             self.record.on_epoch(row)
         speed = "" if images_per_second is None else f", {images_per_second:.1f} images/s"

@@ -17,14 +17,14 @@ from lesionseg.train.checkpoint import Interruption
 from lesionseg.train.distributed import exchanging, not_empty, require_supported
 from lesionseg.train.failures import explained, require_finite, require_finite_validation
 from lesionseg.train.learner import Learner
-from lesionseg.train.loading import Data, Plan, batches
+from lesionseg.train.loading import Batch, Data, Plan, batches
 from lesionseg.train.logbook import Logbook, Record
 from lesionseg.train.losses import Loss
 from lesionseg.train.precision import autocast
 from lesionseg.train.progress import Progress, Row, Tally
 from lesionseg.train.recipe import Machine, Recipe
 
-Stream = Iterator[tuple[Tensor, Tensor]]  # batches in the order of the plan
+Stream = Iterator[Batch]  # in the order of the plan
 
 
 @dataclass(frozen=True)

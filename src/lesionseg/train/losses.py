@@ -14,8 +14,9 @@ A loss is a function here, named in LOSSES; its keyword arguments are parameters
 
 import inspect
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Annotated
+from functools import partial, reduce
+from operator import add
+from typing import Annotated, Any
 
 import torch
 from pydantic import create_model
@@ -86,10 +87,11 @@ def focal_tversky(
     return tversky(logits, targets, tversky_beta=tversky_beta).clamp_min(1e-6) ** (1 / focal_tversky_gamma)
 
 
-LOSSES = {loss.__name__: loss for loss in (bce_dice, focal, tversky, focal_tversky)}
+_LOSSES: tuple[Callable[..., Tensor], ...] = (bce_dice, focal, tversky, focal_tversky)
+LOSSES = {loss.__name__: loss for loss in _LOSSES}
 
 
-def options(loss: str) -> dict[str, object]:
+def options(loss: str) -> dict[str, Any]:
     """Name and type of the options of a loss: the keyword arguments of its function."""
     return {
         parameter.name: parameter.annotation
@@ -99,12 +101,8 @@ def options(loss: str) -> dict[str, object]:
 
 
 # The parameters `loss` and, by name, every loss's options, for the schema of params.yaml.
-Options = create_model(
-    "Options",
-    __base__=Group,
-    loss=(Annotated[str, one_of(LOSSES)], ...),
-    **{option: (kind, ...) for loss in LOSSES for option, kind in options(loss).items()},
-)
+_FIELDS: dict[str, Any] = {option: (kind, ...) for loss in LOSSES for option, kind in options(loss).items()}
+Options = create_model("Options", __base__=Group, loss=(Annotated[str, one_of(LOSSES)], ...), **_FIELDS)
 
 
 def build(loss: str, **values: float) -> Loss:
@@ -127,10 +125,11 @@ def deep_supervision(loss: Callable[[Tensor, Tensor], Tensor]) -> Loss:
             return loss(logits, targets)
         weights = [0.5**level for level in range(len(logits))]
         targets = targets.float()
-        return sum(
+        parts = (
             weight / sum(weights) * loss(output, _resized(targets, output.shape[-2:]))
             for weight, output in zip(weights, logits, strict=True)
         )
+        return reduce(add, parts)
 
     return supervised
 

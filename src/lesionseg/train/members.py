@@ -39,8 +39,8 @@ def mean_history(histories: Sequence[Sequence[Row]]) -> list[Row]:
 class History:
     """The history on the disk, rewritten after every epoch: `dvc plots show` and `dvc exp show` follow it as it grows.
 
-    `path` gets a row an epoch, of several members the mean of those trained so far; `last` the figures of the last
-    epoch that people compare; `each`, where there are several, the rows of every member.
+    `path` gets a row an epoch, of several members the mean of those trained so far; `last` the metrics of the
+    last epoch that people compare; `each`, where there are several, the rows of every member.
     """
 
     LAST = ("epoch", "train_loss", "val_loss", "val_dice")

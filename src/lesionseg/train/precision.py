@@ -11,6 +11,7 @@ Weights, optimiser and losses stay float32 everywhere. The format is that of the
 """
 
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 
@@ -42,7 +43,9 @@ def choose(name: str, device: torch.device, compile: bool = False) -> torch.dtyp
             "fp16 or fp32"
         )
     # the one for all, and those of its operations: one that was ever set itself no longer follows it
-    for operations in (torch.backends, torch.backends.cuda.matmul, torch.backends.cudnn.conv):
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]  # torch's types leave it out
+    switches: tuple[Any, ...] = (torch.backends, torch.backends.cuda.matmul, convolutions)
+    for operations in switches:
         operations.fp32_precision = "tf32" if name == "tf32" else "ieee"
     return DTYPES[name]
 

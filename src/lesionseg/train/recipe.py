@@ -27,9 +27,7 @@ class Recipe(Group):
     weight_decay: float = Field(ge=0)
     gradient_clip: float | None = Field(gt=0)  # largest norm of the gradient
     ema_decay: float | None = Field(ge=0, lt=1)  # of the average of weights that is validated and kept
-    keep: Annotated[
-        str, one_of(("last", "best"))
-    ]  # the weights after the last epoch, or at the highest validation Dice
+    keep: Annotated[str, one_of(KEPT)]  # which weights
     early_stopping: int | None = Field(ge=1)  # epochs without a higher validation Dice after which to stop
     compile: bool  # the network, with torch.compile
 
