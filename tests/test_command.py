@@ -75,7 +75,7 @@ def failing(error):
             1,
             "compare: error: /mine: Permission denied;",
         ),
-        (ModuleNotFoundError("No module named 'dvc'"), 1, "compare: error: No module named 'dvc'; it is in one of"),
+        (ModuleNotFoundError("No module named 'dvc'", name="dvc.api"), 1, "compare: error: No module named 'dvc'; "),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -2,10 +2,11 @@
 
 import argparse
 import errno
+import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import requires, version
 
 from lesionseg.common.errors import InputError
 from lesionseg.common.text import printable
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{name}: error: {problem}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
-        print(f"{name}: error: {error}; it is in one of the extras that pyproject.toml lists", file=sys.stderr)
+        print(f"{name}: error: {error}; {_extra_of(error.name)}", file=sys.stderr)
         return 1
     except OSError as error:  # no permission, no space, a file where a directory should be
         advice = "free some space" if error.errno == errno.ENOSPC else "name another place"
@@ -47,6 +48,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{name}: interrupted; every file written so far is whole", file=sys.stderr)
         return 130
     return 0
+
+
+def _extra_of(module: str | None) -> str:
+    """How to install a package that only some commands need."""
+    for requirement in requires("lesionseg") or ():
+        package = re.match(r"[\w.-]+", requirement)
+        extra = re.search(r"extra == ['\"]([\w-]+)", requirement)
+        if package and extra and package.group() == (module or "").partition(".")[0]:
+            return f"install it with: pip install 'lesionseg[{extra.group(1)}]'"
+    return "install the package anew"
 
 
 if __name__ == "__main__":

@@ -145,6 +145,8 @@ def load(path: str | Path, device: str | torch.device = "auto", **changes: Unpac
 
 def model_file(path: Path) -> Path:
     """The file of the model at `path`, itself or in its folder; InputError where there is none."""
+    if not path.exists():
+        raise InputError(f"{path}: not found; `dvc repro` or `dvc pull` makes it, or name the folder of another model")
     if not path.is_dir():
         return path
     for name in FILES:
