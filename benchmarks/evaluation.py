@@ -31,7 +31,7 @@ from lesionseg.evaluate.split_scores import Setting
 from lesionseg.formats.processed import Processed
 from lesionseg.images.masks import read_mask
 from lesionseg.inference import native
-from lesionseg.inference.prediction import BATCH, predict
+from lesionseg.inference.prediction import batch_size, predict
 from lesionseg.inference.refine import REFINERS
 from lesionseg.inference.settings import VIEWS
 from lesionseg.networks import build
@@ -154,13 +154,14 @@ def high_water() -> int:
 def network(base_width: int) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     print(f"\nprediction on {device}, base width {base_width}, {SIDE}×{SIDE}, milliseconds an image")
-    images = np.random.default_rng(0).integers(0, 256, (2 * BATCH[device], SIDE, SIDE, 3), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (32, SIDE, SIDE, 3), np.uint8)
     rows = range(len(images))
     model = build("unet", base_width)
     for augmentation in VIEWS:
         _, elapsed = timed(lambda: list(predict(model, images, rows, device, augmentation)), time.perf_counter)  # noqa: B023
         print(f"  float32, test-time augmentation {augmentation:16s} {elapsed / len(images):8.1f}")
-    inputs = torch.zeros(BATCH[device], 3, SIDE, SIDE, device=device).contiguous(memory_format=torch.channels_last)
+    batch = batch_size(torch.device(device), (SIDE, SIDE))
+    inputs = torch.zeros(batch, 3, SIDE, SIDE, device=device).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         for dtype in (torch.float32, torch.bfloat16):
             with torch.autocast(device, dtype if dtype != torch.float32 else None, enabled=dtype != torch.float32):

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from lesionseg.inference.prediction import BATCH, predict
+from lesionseg.common.errors import InputError
+from lesionseg.inference.prediction import MOST_IMAGES, batch_size, predict, stream
 from lesionseg.inference.refine import REFINERS
 from lesionseg.inference.settings import REFINEMENTS, VIEWS
 from lesionseg.networks import build
@@ -19,7 +20,7 @@ def network() -> nn.Module:
 
 @pytest.fixture(scope="module")
 def images() -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (BATCH["cpu"] + 3, 32, 32, 3), np.uint8)
+    return np.random.default_rng(0).integers(0, 256, (MOST_IMAGES["cpu"] + 3, 32, 32, 3), np.uint8)
 
 
 class Position(nn.Module):
@@ -113,3 +114,55 @@ def test_gpu_and_cpu_agree_to_a_level(network, images):
 
 def test_every_refinement_that_can_be_named_is_there():
     assert tuple(REFINERS) == REFINEMENTS
+
+
+def test_the_batch_follows_the_pixels():
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert [batch_size(gpu, (size, size)) for size in (64, 256, 512, 1024, 4096)] == [64, 64, 16, 4, 1]
+    assert [batch_size(cpu, (size, size)) for size in (64, 128, 256, 1024)] == [8, 4, 1, 1]
+
+
+class Small(nn.Module):
+    """A device that holds `room` images of an otherwise empty network."""
+
+    def __init__(self, room: int, error: BaseException):
+        super().__init__()
+        self.room, self.error, self.seen = room, error, []
+
+    def forward(self, images):
+        self.seen.append(len(images))
+        if len(images) > self.room:
+            raise self.error
+        return images[:, :1]
+
+
+CPU_ERROR = RuntimeError(
+    "[enforce fail at alloc_cpu.cpp:128] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), CPU_ERROR, MemoryError()], ids=repr)
+def test_out_of_memory_halves_the_batch_and_predicts_the_same(images, error):
+    roomy, tight = Small(8, error), Small(3, error)
+    expected, found = (np.stack([one.plain for one in predict(model, images, range(11))]) for model in (roomy, tight))
+    np.testing.assert_array_equal(found, expected)
+    assert tight.seen == [8, 4, 2, 2, 2, 2, 2, 2], "and it stays halved"
+
+
+def test_no_room_for_one_image_is_one_line(images):
+    with pytest.raises(InputError, match="one image of 32×32 pixels does not fit into the machine's memory") as caught:
+        list(predict(Small(0, CPU_ERROR), images, [0, 1]))
+    assert len(caught.value.problems) == 1
+
+
+def test_another_error_is_no_want_of_memory(images):
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        list(predict(Small(0, RuntimeError("shapes differ")), images, [0]))
+
+
+def test_a_stream_is_read_no_further_than_its_batch(images):
+    taken = []
+    predictions = stream(Small(8, CPU_ERROR), (taken.append(1) or image for image in images))
+    next(predictions)
+    assert len(taken) == 8
+    assert list(stream(Small(8, CPU_ERROR), [])) == []

@@ -4,8 +4,10 @@ In single precision, with TF32 off: the figures of an evaluation then depend nei
 whether the hardware has a faster, coarser format.
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -13,10 +15,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lesionseg.common.errors import InputError
 from lesionseg.inference.settings import VIEWS
 
 PRECISION = "float32"  # of the forward pass, whatever the network was trained in
-BATCH = {"cpu": 8, "cuda": 64}
+
+# Pixels of a batch. On a CPU that of one image of 256×256: the features of more leave its caches, and a batch of 8 took
+# a third longer an image. On a GPU a U-Net of base width 64 takes 6.4 GiB for it. Members and views come one after
+# another, and add nothing.
+PIXELS = {"cpu": 256 * 256, "cuda": 64 * 256 * 256}
+MOST_IMAGES = {"cpu": 8, "cuda": 64}
 
 
 class Prediction(NamedTuple):
@@ -33,24 +41,80 @@ def predict(
     device: torch.device | str = "cpu",
     augmentation: str = "none",
 ) -> Iterator[Prediction]:
-    """Yield the prediction for each of the `rows` of `images`, uint8 (N, H, W, 3) RGB, in that order.
+    """Yield the prediction for each of the `rows` of `images`, uint8 (N, H, W, 3) RGB, in that order: `stream`."""
+    return stream(model, (images[row] for row in rows), device, augmentation)
+
+
+def stream(
+    model: nn.Module, images: Iterable[np.ndarray], device: torch.device | str = "cpu", augmentation: str = "none"
+) -> Iterator[Prediction]:
+    """Yield the prediction for each of the images, uint8 (H, W, 3) RGB of one size, in order.
 
     `augmentation` is a key of VIEWS: the probabilities (not the logits) of the image, of its mirror images and,
-    with `flips_rotations`, of both turned by 90 degrees are turned back and averaged. Memory holds one batch.
+    with `flips_rotations`, of both turned by 90 degrees are turned back and averaged.
+
+    Memory holds one batch, of as many images as `batch_size` says; where that is too much for the device, of half as
+    many from then on. Raises InputError where it cannot hold one image.
     """
     if augmentation not in VIEWS:
         raise ValueError(f"augmentation is {augmentation!r}, expected one of {', '.join(VIEWS)}")
     device = torch.device(device)
     model = model.to(device, memory_format=torch.channels_last).eval()
-    batch = BATCH.get(device.type, 8)
-    for start in range(0, len(rows), batch):
-        chosen = images[np.asarray(rows[start : start + batch])]
-        with torch.inference_mode(), _single_precision():  # not around the yield: they would reach the caller
-            inputs = torch.from_numpy(chosen).to(device).permute(0, 3, 1, 2).float() / 255
+    images = iter(images)
+    waiting = list(islice(images, 1))
+    if not waiting:
+        return
+    shape = waiting[0].shape[:2]
+    batch = batch_size(device, shape)
+    while waiting := waiting + list(islice(images, max(0, batch - len(waiting)))):
+        predictions = _attempt(model, waiting[:batch], batch, device, augmentation)
+        if predictions is None:
+            batch = _smaller(batch, shape, device)
+            continue
+        waiting = waiting[batch:]
+        yield from predictions
+
+
+def batch_size(device: torch.device, shape: tuple[int, int]) -> int:
+    """Images of the `shape` (height, width) to predict at once."""
+    kind = device.type if device.type in PIXELS else "cpu"
+    return min(MOST_IMAGES[kind], max(1, PIXELS[kind] // math.prod(shape)))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch or NumPy failed for want of memory, on a GPU or in the machine."""
+    said = ("DefaultCPUAllocator", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in said)
+    )
+
+
+def _attempt(
+    model: nn.Module, images: Sequence[np.ndarray], batch: int, device: torch.device, augmentation: str
+) -> list[Prediction] | None:
+    """The predictions for at most `batch` images; None where the memory does not hold them."""
+    try:
+        with torch.inference_mode(), _single_precision():
+            inputs = torch.from_numpy(np.stack(images)).to(device).permute(0, 3, 1, 2).float() / 255
             # the last batch is filled up: an image's prediction must not depend on how many go with it
-            inputs = functional.pad(inputs, (0, 0, 0, 0, 0, 0, 0, batch - len(chosen)))
+            inputs = functional.pad(inputs, (0, 0, 0, 0, 0, 0, 0, batch - len(images)))
             plain, averaged = (_quantised(view) for view in _views(model, inputs, augmentation))
-        yield from map(Prediction, plain[: len(chosen)], averaged[: len(chosen)])
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
+    return [Prediction(*each) for each in zip(plain[: len(images)], averaged[: len(images)], strict=True)]
+
+
+def _smaller(batch: int, shape: tuple[int, int], device: torch.device) -> int:
+    """Half the batch, after giving back what the attempt with all of it left allocated."""
+    if batch == 1:
+        where = "the machine's memory" if device.type == "cpu" else f"the memory of {device}"
+        cure = "; predict on the CPU, or train a narrower network" if device.type != "cpu" else ""
+        raise InputError(f"one image of {shape[1]}×{shape[0]} pixels does not fit into {where}; free some{cure}")
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return batch // 2
 
 
 def _views(model: nn.Module, inputs: Tensor, augmentation: str) -> tuple[Tensor, Tensor]:

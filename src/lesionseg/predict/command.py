@@ -21,11 +21,12 @@ from lesionseg.common.parallel import worker_count
 from lesionseg.common.text import printable
 from lesionseg.images.decoding import ImageError, read_rgb
 from lesionseg.inference.settings import Settings
-from lesionseg.predict.model import BATCH, Changes, Model, Segmentation, load
+from lesionseg.predict.model import Changes, Model, Segmentation, load
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 PACKAGES = ("torch", "numpy", "pillow", "opencv-python-headless")  # whose arithmetic shows in a mask
 TABLE, RECORD = "lesions.csv", "run.json"
+BATCH = 8  # photographs decoded ahead of the network
 UNDECIDED = (0.25, 0.75)  # probabilities between these count as undecided
 COLUMNS = (
     "image", "mask", "width", "height", "lesion_pixels", "lesion_fraction", "left", "top", "right", "bottom",

@@ -1,8 +1,8 @@
 """A trained network as a function from a photograph to its mask, by the very steps that the evaluation scores."""
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import TypedDict, Unpack, overload
 
@@ -17,12 +17,11 @@ from lesionseg.images.decoding import Decoded, read_rgb, rgb
 from lesionseg.images.header import SIDEWAYS, orientation
 from lesionseg.inference import native
 from lesionseg.inference.postprocess import cleaned
-from lesionseg.inference.prediction import predict
+from lesionseg.inference.prediction import stream
 from lesionseg.inference.refine import REFINERS
 from lesionseg.inference.settings import Settings
 from lesionseg.networks import weights
 
-BATCH = 8  # photographs at the network's size held at a time
 FILES = (weights.MODEL_FILE, weights.TRAINED_FILE)  # what a model's folder may hold, the whole model first
 
 Photograph = str | Path | np.ndarray | Image.Image
@@ -82,13 +81,16 @@ class Model:
 
         A photograph is what `shrunk(image, image_size)` gives.
         """
-        photographs = iter(photographs)
-        while batch := list(islice(photographs, BATCH)):
-            images = np.stack([pixels for pixels, _ in batch])
-            views = self.settings.test_time_augmentation
-            predictions = predict(self.network, images, range(len(batch)), self.device, views)
-            for (pixels, (width, height)), prediction in zip(batch, predictions, strict=True):
-                yield self._finish(prediction.averaged, pixels, (height, width))
+        held: deque[Shrunk] = deque()  # those the network has not given back yet
+
+        def images() -> Iterator[np.ndarray]:
+            for photograph in photographs:
+                held.append(photograph)
+                yield photograph[0]
+
+        for prediction in stream(self.network, images(), self.device, self.settings.test_time_augmentation):
+            pixels, (width, height) = held.popleft()
+            yield self._finish(prediction.averaged, pixels, (height, width))
 
     def _finish(self, probabilities: np.ndarray, pixels: np.ndarray, shape: tuple[int, int]) -> Segmentation:
         """Refine and clean at the network's resolution, then enlarge, as the evaluation does before it scores."""
