@@ -20,7 +20,7 @@ def test_the_snippets_of_extending_run_in_order(tmp_path, monkeypatch):
     for snippet in snippets:
         exec(compile(snippet, "docs/extending.md", "exec"), names)
     assert names["mask"].shape == (32, 32)
-    assert any(parameter.grad is not None for parameter in names["model"].parameters())
+    assert any(parameter.grad is not None for parameter in names["model"].network.parameters())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
