@@ -21,13 +21,9 @@ from pathlib import Path
 from lesionseg.common.errors import InputError
 from lesionseg.common.text import id_problem
 from lesionseg.download.unfetched import unfetched
+from lesionseg.images.naming import EXTENSIONS, MASK_WORDS, ids_of_mask, is_numbered
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")  # in any case
 IMAGE_WORDS = ("images", "image", "imgs", "img", "photos", "photographs", "pictures", "input", "inputs")
-MASK_WORDS = (
-    "segmentation", "segmentations", "mask", "masks", "lesion", "lesions", "seg", "gt", "groundtruth", "truth", "label",
-    "labels", "annotation", "annotations",
-)  # fmt: skip
 SPLIT_WORDS = {
     "train": "train", "training": "train", "tr": "train", "val": "val", "valid": "val", "validation": "val",
     "dev": "val", "test": "test", "testing": "test", "ts": "test",
@@ -35,8 +31,6 @@ SPLIT_WORDS = {
 PASSED_DIRECTORIES = ("roi", "superpixels")  # last word: PH2's regions of colour, superpixels of ISIC
 EXAMPLES = 3  # files or endings that a message lists
 
-_ENDING = re.compile(rf"^(.+?)[ _.-]+(?:{'|'.join(MASK_WORDS)}|ground_truth)(?:[ _.-]?(\d+))?$", re.IGNORECASE)
-_BEGINNING = re.compile(r"^(?:mask|segmentation|seg|gt|label)([ _.-]+)(.+)$", re.IGNORECASE)
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
 
@@ -175,17 +169,17 @@ def _roles(files: Iterable[_File], layout: Layout, ending: re.Pattern | None) ->
     files = list(files)
     in_images = [file for file in files if file.place.role == "image"]
     in_masks = [file for file in files if file.place.role == "mask"]
-    like_masks = [bool(_bases(file.stem, ending)) for file in in_images]
-    if in_images and all(like_masks) and in_masks and not any(_bases(file.stem, ending) for file in in_masks):
+    like_masks = [bool(ids_of_mask(file.stem, ending)) for file in in_images]
+    if in_images and all(like_masks) and in_masks and not any(ids_of_mask(file.stem, ending) for file in in_masks):
         raise InputError(
             f"{in_images[0].path.parent}: all {len(in_images)} files are named like masks, and none in "
             f"{in_masks[0].path.parent} is; exchange the contents of the two"
         )
-    bases = {base for file in files for base in _bases(file.stem, ending)}
+    bases = {base for file in files for base in ids_of_mask(file.stem, ending)}
     stems = {file.stem for file in in_images}
     images, masks = [], []
     for file in files:
-        named = _bases(file.stem, ending)
+        named = ids_of_mask(file.stem, ending)
         match file.place.role:
             case "mask":
                 masks.append(file)
@@ -198,25 +192,6 @@ def _roles(files: Iterable[_File], layout: Layout, ending: re.Pattern | None) ->
     return images, masks
 
 
-def _bases(stem: str, ending: re.Pattern | None) -> list[str]:
-    """The ids that a mask of this name may be of, the likeliest first; empty for a name that is not a mask's."""
-    found = []
-    for pattern in (ending, _ENDING):
-        if pattern and (match := pattern.match(stem)):
-            base = match[1]
-            found += [base, *(f"{base}_{word}" for word in ("image", "img", "orig"))]
-    if match := _BEGINNING.match(stem):
-        between, rest = match.groups()
-        found += [f"{word}{between}{rest}" for word in ("image", "img", "Image", "IMG", "photo")] + [rest]
-    return found
-
-
-def _numbered(stem: str) -> bool:
-    """Whether a mask's name says that it is one of several, as `a_mask_0`."""
-    match = _ENDING.match(stem)
-    return bool(match and match[2])
-
-
 def _pair(images: Sequence[_File], masks: Sequence[_File], layout: Layout, ending: re.Pattern | None) -> None:
     """Fill `layout.pairs`, or its problems."""
     by_stem: dict[str, list[_File]] = defaultdict(list)
@@ -226,7 +201,7 @@ def _pair(images: Sequence[_File], masks: Sequence[_File], layout: Layout, endin
     orphans: dict[str, list[_File]] = defaultdict(list)
     for mask in masks:
         own = [mask.stem] if mask.place.role == "mask" else []
-        named = _bases(mask.stem, ending)
+        named = ids_of_mask(mask.stem, ending)
         for stem in own + named:
             same = [image for image in by_stem.get(stem, ()) if image.place.rest == mask.place.rest]
             same = [image for image in same if image.place.split == mask.place.split] or same
@@ -258,7 +233,7 @@ def _take(
     masks = [mask for image in images for mask in masks_of.get(image.path, ())]
     if len(images) > 1:
         layout.problems.append(_several("images", name, images))
-    if len(masks) > 1 and not all(_numbered(mask.stem) for mask in masks):
+    if len(masks) > 1 and not all(is_numbered(mask.stem) for mask in masks):
         layout.problems.append(_several("masks", name, masks))
     elif not masks and images[0].place.role is None and images[0].path.parent not in with_masks:
         layout.passed_over[f"images without any mask in {images[0].path.parent.name}/"] += len(images)
@@ -281,7 +256,7 @@ def _several(kind: str, name: str, files: Sequence[_File], *others: Path) -> str
 
 
 def _orphan_lines(stem: str, masks: Sequence[_File]) -> Iterator[str]:
-    if len(masks) > 1 and not all(_numbered(mask.stem) for mask in masks):
+    if len(masks) > 1 and not all(is_numbered(mask.stem) for mask in masks):
         yield _several("masks", stem, masks)
     for mask in masks:
         yield f"{mask.path}: no image for this mask; expected {stem}.jpg or the like"

@@ -20,10 +20,10 @@ from lesionseg.common.hardware import choose_device, describe_device
 from lesionseg.common.parallel import worker_count
 from lesionseg.common.text import printable
 from lesionseg.images.decoding import ImageError, read_rgb
+from lesionseg.images.naming import EXTENSIONS
 from lesionseg.inference.settings import Settings
 from lesionseg.predict.model import Changes, Model, Segmentation, load
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 PACKAGES = ("torch", "numpy", "pillow", "opencv-python-headless")  # whose arithmetic shows in a mask
 TABLE, RECORD = "lesions.csv", "run.json"
 BATCH = 8  # photographs decoded ahead of the network
