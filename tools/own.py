@@ -4,7 +4,10 @@ Inside the repository the folder is put under DVC (`dvc add`), so that it is cac
 copies; elsewhere its absolute path is named. Then dvc.yaml lists it among the dependencies of the stage download.
 """
 
+import json
+import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -14,27 +17,65 @@ def listed(pipeline: str, folder: str) -> str:
     """The text of dvc.yaml with the folder among the dependencies of download; as it was where it is there already."""
     head, start, rest = pipeline.partition("\n  download:\n")
     stage = re.split(r"\n(?=  \w)", rest, maxsplit=1)[0]
-    line = f'      - "{folder}"\n'
-    if not start or line in stage:
+    line = f"      - {json.dumps(folder, ensure_ascii=False)}\n"  # in quotes, as YAML has them too
+    if "    deps:\n" not in stage:
+        raise ValueError("no stage download with a list `deps:`")
+    if line in stage:
         return pipeline
     return head + start + rest.replace("    deps:\n", "    deps:\n" + line, 1)
 
 
-def main() -> int:
-    if len(sys.argv) != 2 or not Path(sys.argv[1]).expanduser().is_dir():
-        print("own: name the folder with the pairs, such as: make own FOLDER=data/mine", file=sys.stderr)
-        return 1
-    root, folder = Path.cwd(), Path(sys.argv[1]).expanduser().absolute()
-    name = folder.as_posix()
-    if folder.is_relative_to(root):
-        name = folder.relative_to(root).as_posix()
-        added = subprocess.run([sys.executable, "-m", "dvc", "add", "--quiet", name], check=False)
-        if added.returncode:
-            return added.returncode
+def setting(folder: str) -> str:
+    """The argument of -S that names the folder, for a shell; in quotes of its own where -S needs them too."""
+    plain = "/" in folder and re.fullmatch(r"[A-Za-z0-9_./-]+", folder)
+    quoted = folder if plain else "'" + folder.replace("'", "\\'") + "'"
+    return shlex.quote(f"download.folder={quoted}")
+
+
+def add(root: Path, folder: Path) -> list[str]:
+    """Make the folder a dependency; the files to commit. ValueError where it cannot be one."""
     path = root / "dvc.yaml"
-    path.write_text(listed(path.read_text(encoding="utf-8"), name), encoding="utf-8")
-    print(f"{name} is a dependency of the stage download. Commit dvc.yaml and {name}.dvc, then:")
-    print(f"  dvc exp run -S download.source=folder -S download.folder={name}")
+    if not path.is_file():
+        raise ValueError(f"{path} is not there; run this at the top of the repository")
+    inside = folder.is_relative_to(root) and folder != root
+    name = folder.relative_to(root).as_posix() if inside else folder.as_posix()
+    if folder == root or root.is_relative_to(folder):
+        raise ValueError(
+            f"{folder} holds the repository itself; put the pairs into a folder of their own, as data/mine"
+        )
+    if "${" in name or not name.isprintable():
+        raise ValueError(f"{name!a} has characters that dvc.yaml cannot hold; rename the folder")
+    text = listed(path.read_text(encoding="utf-8"), name)
+    changed = ["dvc.yaml"]
+    if inside:
+        subprocess.run([sys.executable, "-m", "dvc", "add", "--quiet", name], check=True)
+        changed += [f"{name}.dvc", (folder.parent.relative_to(root) / ".gitignore").as_posix()]
+    path.write_text(text, encoding="utf-8")
+    return changed
+
+
+def main() -> int:
+    if len(sys.argv) != 2 or not sys.argv[1] or not Path(sys.argv[1]).expanduser().is_dir():
+        found = f"; found {sys.argv[1]}, which is no directory" if sys.argv[1:] and sys.argv[1] else ""
+        print(f"own: name the folder with the pairs, such as: make own FOLDER=data/mine{found}", file=sys.stderr)
+        return 1
+    root = Path.cwd()
+    # Without `..`, but a link stays: it is the user's name for the place.
+    folder = Path(os.path.abspath(Path(sys.argv[1]).expanduser()))
+    try:
+        changed = add(root, folder)
+    except subprocess.CalledProcessError as error:
+        return error.returncode  # DVC has said why
+    except ValueError as error:
+        print(f"own: {error}", file=sys.stderr)
+        return 1
+    name = folder.relative_to(root).as_posix() if len(changed) > 1 else folder.as_posix()
+    print(f"{name} is a dependency of the stage download.")
+    if len(changed) == 1:
+        print("It lies outside the repository: DVC notices changes of it, but does not share it.")
+    print(f"Commit {shlex.join(changed)}, then:")
+    print(f"  dvc exp run -S download.source=folder -S {setting(name)}")
+    print(f"or, to evaluate on it only: dvc exp run -S {setting(name).replace('download.folder', 'download.external')}")
     return 0
 
 

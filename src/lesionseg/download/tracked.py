@@ -1,6 +1,7 @@
 """Own data is a dependency that dvc.yaml names, so that DVC notices changes of it."""
 
 import os
+import shlex
 from pathlib import Path
 
 import yaml
@@ -15,6 +16,10 @@ def require_tracked(setting: str, folder: str, pipeline: Path = Path("dvc.yaml")
     """
     if not pipeline.is_file():
         return
+    if folder.startswith("~"):
+        raise InputError(
+            f"params.yaml: {setting}: found {folder}; ~ is not expanded there: name it as {Path(folder).expanduser()}"
+        )
     named = os.path.normpath(folder)
     if named.partition(os.sep)[0] == "..":
         raise InputError(
@@ -26,5 +31,5 @@ def require_tracked(setting: str, folder: str, pipeline: Path = Path("dvc.yaml")
     if not any(Path(named).is_relative_to(dep) for dep in listed):
         raise InputError(
             f"params.yaml: {setting}: found {folder}, which is no dependency of the stage download in dvc.yaml, so DVC "
-            f"would not notice a change of it; `make own FOLDER={folder}` makes it one"
+            f"would not notice a change of it; `make own FOLDER={shlex.quote(folder)}` makes it one"
         )

@@ -1,0 +1,110 @@
+"""`make own`: what it writes into dvc.yaml and what it tells its user to run."""
+
+import shlex
+import sys
+from pathlib import Path
+
+import own
+import pytest
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from lesionseg.common.errors import InputError
+from lesionseg.download.tracked import require_tracked
+
+PIPELINE = """\
+stages:
+  download:
+    cmd: python stages/download.py
+    deps:
+      - stages/download.py
+    outs:
+      - data/raw
+  train:
+    deps:
+      - data/raw
+"""
+NAMES = ["pairs", "pairs (1)", "[new] set, 2=two", 'a "quoted" name', "it's", "back\\slash", "Läsionen", "null"]
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    root = tmp_path / "repository"
+    root.mkdir()
+    (root / "dvc.yaml").write_text(PIPELINE, encoding="utf-8")
+    monkeypatch.chdir(root)
+    return root
+
+
+def make_own(monkeypatch, capsys, folder) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["own.py", str(folder)])
+    code = own.main()
+    return code, *capsys.readouterr()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_folder_elsewhere_is_named_absolutely(repository, tmp_path, monkeypatch, capsys, name):
+    folder = tmp_path / name
+    folder.mkdir()
+    code, out, _ = make_own(monkeypatch, capsys, folder)
+    assert code == 0
+    stages = yaml.safe_load((repository / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    assert stages["download"]["deps"] == [str(folder), "stages/download.py"]
+    assert stages["train"]["deps"] == ["data/raw"]
+    require_tracked("download.folder", str(folder))
+    assert "Commit dvc.yaml, then" in out
+    assert ".dvc" not in out.replace("dvc.yaml", "")
+    before = (repository / "dvc.yaml").read_bytes()
+    assert make_own(monkeypatch, capsys, folder)[0] == 0
+    assert (repository / "dvc.yaml").read_bytes() == before, "the second time it is there already"
+
+
+@pytest.mark.parametrize("name", [*(f"/data/{name}" for name in NAMES), "data/mine", "null"])
+def test_the_printed_setting_reaches_the_parameter(name):
+    [argument] = shlex.split(own.setting(name))
+    [override] = OverridesParser.create().parse_overrides([argument])
+    assert override.value() == name
+
+
+def test_a_relative_path_out_of_the_repository_and_the_home_directory_become_absolute(
+    repository, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "pairs").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for given in ("../pairs", "~/pairs"):
+        code, out, _ = make_own(monkeypatch, capsys, given)
+        assert code == 0
+        assert f"{tmp_path / 'pairs'} is a dependency" in out
+        with pytest.raises(InputError, match=f"name it.* {tmp_path / 'pairs'}"):
+            require_tracked("download.folder", given)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("", "name the folder"),
+        ("../absent", "no directory"),
+        (".", "holds the repository itself"),
+        ("..", "holds the repository itself"),
+        ("../${HOME}", "rename the folder"),
+    ],
+)
+def test_what_cannot_be_a_dependency_is_refused(repository, tmp_path, monkeypatch, capsys, given, said):
+    (tmp_path / "${HOME}").mkdir()
+    code, _, error = make_own(monkeypatch, capsys, given)
+    assert code == 1
+    assert said in error
+    assert Path("dvc.yaml").read_text(encoding="utf-8") == PIPELINE
+
+
+def test_a_pipeline_without_the_stage_is_refused(repository, tmp_path, monkeypatch, capsys):
+    (tmp_path / "pairs").mkdir()
+    Path("dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
+    code, _, error = make_own(monkeypatch, capsys, tmp_path / "pairs")
+    assert code == 1
+    assert "no stage download" in error
+
+
+def test_the_message_for_an_untracked_folder_can_be_typed(repository):
+    with pytest.raises(InputError, match="make own FOLDER='data/pairs \\(1\\)'"):
+        require_tracked("download.folder", "data/pairs (1)")
