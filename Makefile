@@ -95,7 +95,7 @@ COMPILE := uv pip compile pyproject.toml --quiet --universal --python-version 3.
 OF_TORCH := awk '/^[a-z]/ { left_out = $$0 ~ /$(UNHASHED)/ } !left_out'
 
 lock: env ## pin anew what pyproject.toml asks for, with hashes (needs the network)
-	$(COMPILE) --upgrade --extra pipeline --extra dev --output-file .everything.lock
+	$(COMPILE) --upgrade --extra pipeline --extra export --extra dev --output-file .everything.lock
 	$(COMPILE) --extra pipeline --constraint .everything.lock --output-file .runtime.lock
 	@echo '# What the pipeline runs on. Made by `make lock` from pyproject.toml, installed by `make env`.' > requirements.lock
 	$(OF_TORCH) .runtime.lock >> requirements.lock

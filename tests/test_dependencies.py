@@ -24,7 +24,7 @@ def code_files(dep: Path) -> list[str]:
     return [file.relative_to(REPOSITORY).as_posix() for file in files]
 
 
-COMMANDS = ("src/lesionseg/__main__.py", "src/lesionseg/compare/", "src/lesionseg/predict/")  # and no stage: a person's
+COMMANDS = tuple(f"src/lesionseg/{room}" for room in ("__main__.py", "compare/", "export/", "predict/"))  # no stage's
 
 
 def test_every_library_file_belongs_to_a_stage():

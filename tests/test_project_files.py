@@ -9,7 +9,7 @@ import yaml
 
 REPOSITORY = Path(__file__).parents[1]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-LOCKED = ("pipeline", "dev")  # extras
+LOCKED = ("pipeline", "export", "dev")  # extras
 REQUIREMENTS = [*PROJECT["dependencies"], *(one for extra in LOCKED for one in PROJECT["optional-dependencies"][extra])]
 
 

@@ -15,6 +15,7 @@ from lesionseg.common.text import printable
 # raises InputError for what the user can mend. It is imported when its command is named, and loads torch in `run`.
 COMMANDS = {
     "predict": ("lesionseg.predict.options", "draw the lesion in photographs of your own"),
+    "export": ("lesionseg.export.command", "write a model as an ONNX file, from photograph to mask"),
     "compare": ("lesionseg.compare.command", "tell whether one run is better than another, image by image"),
 }
 

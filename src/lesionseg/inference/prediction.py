@@ -98,7 +98,7 @@ def _attempt(
             inputs = torch.from_numpy(np.stack(images)).to(device).permute(0, 3, 1, 2).float() / 255
             # the last batch is filled up: an image's prediction must not depend on how many go with it
             inputs = functional.pad(inputs, (0, 0, 0, 0, 0, 0, 0, batch - len(images)))
-            plain, averaged = (_quantised(view) for view in _views(model, inputs, augmentation))
+            plain, averaged = (quantised(view).cpu().numpy() for view in average_views(model, inputs, augmentation))
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -117,15 +117,18 @@ def _smaller(batch: int, shape: tuple[int, int], device: torch.device) -> int:
     return batch // 2
 
 
-def _views(model: nn.Module, inputs: Tensor, augmentation: str) -> tuple[Tensor, Tensor]:
+def average_views(model: nn.Module, inputs: Tensor, augmentation: str) -> tuple[Tensor, Tensor]:
     """Probabilities (B, H, W) of the inputs, and their mean over the views."""
     plain = _probabilities(model, inputs)
     total = plain.clone()
     for view in range(1, VIEWS[augmentation]):
         flips = [axis for bit, axis in ((1, -1), (2, -2)) if view & bit]
-        turns = 1 if view & 4 else 0
-        seen = _probabilities(model, inputs.flip(flips).rot90(turns, (-2, -1)))
-        total += seen.rot90(-turns, (-2, -1)).flip(flips)
+        mirrored = inputs.flip(flips) if flips else inputs
+        if view & 4:  # turned by 90 degrees; rot90 and an empty flip are what torch.onnx does not know
+            seen = _probabilities(model, mirrored.flip(-1).transpose(-2, -1)).flip(-2).transpose(-2, -1)
+        else:
+            seen = _probabilities(model, mirrored)
+        total += seen.flip(flips) if flips else seen
     return plain, total / VIEWS[augmentation]
 
 
@@ -133,8 +136,9 @@ def _probabilities(model: nn.Module, inputs: Tensor) -> Tensor:
     return torch.sigmoid(model(inputs.contiguous(memory_format=torch.channels_last))).squeeze(1)
 
 
-def _quantised(probabilities: Tensor) -> np.ndarray:
-    return (probabilities * 255).round().to(torch.uint8).cpu().numpy()
+def quantised(probabilities: Tensor) -> Tensor:
+    """Probabilities as uint8, 255 stands for 1."""
+    return (probabilities * 255).round().to(torch.uint8)
 
 
 @contextmanager

@@ -25,17 +25,22 @@ def crf(probabilities: np.ndarray, image: np.ndarray) -> np.ndarray:
     a local window (Teichmann and Cipolla 2018, arXiv 1805.04777). With two labels the Potts model leaves one number a
     pixel: its logit is the network's plus the mean over its window of the neighbours' 2q - 1, weighted by the kernel.
     """
-    step = max(1, round(STEP * max(image.shape[:2])))
     with torch.inference_mode():
         colours = torch.from_numpy(image.astype(np.float32) / 255).permute(2, 0, 1)[None]
-        unary = torch.logit(torch.from_numpy(probabilities.astype(np.float32) / 255), eps=1 / 1024)
-        kernel = _kernel(colours, step)
-        strength = kernel.sum(0).clamp_min(1e-6)
-        marginals = torch.sigmoid(unary)
-        for _ in range(ITERATIONS):
-            votes = _window((2 * marginals - 1)[None, None], step)[:, 0]
-            marginals = torch.sigmoid(unary + WEIGHT * (kernel * votes).sum(0) / strength)
-        return (marginals * 255).round().to(torch.uint8).numpy()
+        return marginals(torch.from_numpy(probabilities.astype(np.float32) / 255), colours).numpy()
+
+
+def marginals(probabilities: Tensor, colours: Tensor) -> Tensor:
+    """`crf` on tensors: probabilities float32 (H, W) and colours (1, 3, H, W), in [0, 1] -> uint8 (H, W)."""
+    step = max(1, round(STEP * max(map(int, colours.shape[-2:]))))
+    unary = torch.logit(probabilities, eps=1 / 1024)
+    kernel = _kernel(colours, step)
+    strength = kernel.sum(0).clamp_min(1e-6)
+    refined = torch.sigmoid(unary)
+    for _ in range(ITERATIONS):
+        votes = _window((2 * refined - 1)[None, None], step)[:, 0]
+        refined = torch.sigmoid(unary + WEIGHT * (kernel * votes).sum(0) / strength)
+    return (refined * 255).round().to(torch.uint8)
 
 
 def _kernel(colours: Tensor, step: int) -> Tensor:

@@ -1,0 +1,42 @@
+"""`lesionseg export --output FILE.onnx`: its options, shown without torch, and what it does."""
+
+import argparse
+from pathlib import Path
+
+from lesionseg.common.errors import InputError
+from lesionseg.common.files import atomic
+
+MODEL = "models/lesion-segmentation"
+DESCRIPTION = """\
+Write a model as one ONNX file that takes a decoded photograph of any size, uint8 (height, width, 3) RGB, and gives its
+mask, uint8 (height, width) of 0 and 1. Resizing, views, threshold and cleaning are inside, as the model was evaluated.
+Where onnxruntime is installed, the file is held against torch before it is written."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = DESCRIPTION
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE.onnx", help="the file to write")
+    parser.add_argument("--model", type=Path, default=Path(MODEL), help=f"a model's folder or file; default: {MODEL}")
+    parser.add_argument("--format", choices=["onnx"], default="onnx", help="of the file; default: onnx")
+    parser.add_argument("--probabilities", action="store_true", help="also give 8-bit probabilities, uint8")
+    parser.add_argument(
+        "--check", nargs="+", type=Path, metavar="PHOTOGRAPH", default=[], help="photographs to check it on as well"
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Export; InputError where there is no such model, or the file does not do what the model does."""
+    if options.output.suffix != ".onnx":
+        raise InputError(f"--output: found {options.output}, expected a name that ends in .onnx")
+    from lesionseg.export.agreement import agreement
+    from lesionseg.export.graph import build
+    from lesionseg.predict.model import load
+
+    model = load(options.model, "cpu")
+    content = build(model, options.probabilities).SerializeToString()
+    checked = agreement(content, model, options.check)
+    with atomic(options.output) as temporary:
+        temporary.write_bytes(content)
+    print(f"{options.output}: {len(content) / 1e6:.1f} MB, {model.image_size}×{model.image_size} inside")
+    print("settings:", ", ".join(f"{name} {value}" for name, value in model.settings.as_dict().items()))
+    print(checked)
