@@ -232,6 +232,10 @@ def test_unet_begins_with_logits_that_tell_pixels_apart():
         assert 0.8 < logits.std() < 3
 
 
+def test_unet_begins_with_the_share_of_lesion_that_photographs_have():
+    assert networks.build("unet", SMALL).head.bias.sigmoid().item() == pytest.approx(0.2)
+
+
 def test_nnunet_supervises_five_resolutions_in_training_and_gives_one_in_evaluation():
     network = networks.build("nnunet_resenc", SMALL)
     outputs = network.train()(torch.rand(2, 3, 128, 128))

@@ -1,5 +1,6 @@
 """U-Net (Ronneberger, Fischer and Brox 2015, arXiv 1505.04597), with batch norm and padded convolutions."""
 
+import math
 from itertools import pairwise
 
 import torch
@@ -22,9 +23,12 @@ class DoubleConv(nn.Sequential):
         )
 
 
-# Adam moves a weight by at most the learning rate a step. At 1e-4 the few hundred steps of a short run can hardly
-# enlarge the logits, and probabilities stay near one half; from weights this much larger they need not grow.
+# Adam moves a weight by about the learning rate a step. At 1e-4 the few hundred steps of a short run can hardly change
+# the scale or the mean of the logits, so that probabilities stay near one half. The last convolution therefore begins
+# with larger weights, and with the bias that says how much of a photograph is lesion, before anything is known of it
+# (Lin et al. 2017, arXiv 1708.02002, section 3.3).
 HEAD_SCALE = 4
+LESION_SHARE = 0.2
 
 
 class UNet(nn.Module):
@@ -32,7 +36,7 @@ class UNet(nn.Module):
 
     Differs from the paper in what became usual: padded convolutions, so that the output is as large as the
     input, and batch norm. Base width 64 is the paper's: 31,037,633 parameters. Initial weights are torch's
-    default, those of the last convolution `HEAD_SCALE` times that.
+    default, those of the last convolution `HEAD_SCALE` times that, its bias the logit of `LESION_SHARE`.
     """
 
     def __init__(self, base_width: int = 64):
@@ -49,6 +53,7 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(base_width, 1, 1)
         with torch.no_grad():
             self.head.weight *= HEAD_SCALE
+            self.head.bias.fill_(math.log(LESION_SHARE / (1 - LESION_SHARE)))
 
     def forward(self, images: Tensor) -> Tensor:
         features, skips = images, []
