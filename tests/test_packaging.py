@@ -64,13 +64,14 @@ sys.exit(main(["predict", "a.png", "--output", "out", "--model", "."]))
 
 
 def test_a_missing_package_is_one_line_with_what_installs_it(monkeypatch, capsys):
-    def run(options):
-        raise ModuleNotFoundError("No module named 'scipy'", name="scipy")
-
+    """Whether it is missed at the import of the command, as here, or later."""
     monkeypatch.setattr(lesionseg.__main__, "requires", lambda _: ["torch==2", "scipy<2,>=1.14; extra == 'pipeline'"])
-    monkeypatch.setattr("lesionseg.compare.command.run", run)
+    for module in [name for name in sys.modules if name.startswith(("lesionseg.compare", "lesionseg.scoring"))]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "scipy", None)
     assert lesionseg.__main__.main(["compare", "A"]) == 1
-    assert "pip install 'lesionseg[pipeline]'" in capsys.readouterr().err
+    assert "compare: error: import of scipy halted" in (said := capsys.readouterr().err)
+    assert "pip install 'lesionseg[pipeline]'" in said
 
 
 def foreign(tmp_path):

@@ -23,6 +23,27 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; 0, or 1 with the problems on stderr, or 130 on Ctrl-C."""
     words = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        options = _parse(words)
+        import_module(COMMANDS[options.command][0]).run(options)
+        return 0
+    except InputError as error:
+        problems = error.problems
+    except ModuleNotFoundError as error:
+        problems = [f"{error}; {_extra_of(error.name)}"]
+    except OSError as error:  # no permission, no space, a file where a directory should be
+        advice = "free some space" if error.errno == errno.ENOSPC else "name another place"
+        problems = [f"{printable(str(error.filename or '.'))}: {error.strerror}; {advice}"]
+    except KeyboardInterrupt:
+        print(f"{words[0]}: interrupted; every file written so far is whole", file=sys.stderr)
+        return 130
+    for problem in problems:
+        print(f"{words[0]}: error: {problem}", file=sys.stderr)
+    return 1
+
+
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    """The options of the command that the first word names."""
     parser = argparse.ArgumentParser(prog="lesionseg", description="Segment skin lesions in dermoscopic photographs.")
     parser.add_argument("--version", action="version", version=f"lesionseg {version('lesionseg')}")
     parsers = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
@@ -30,25 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = parsers.add_parser(name, help=said)
         if words[:1] == [name]:
             import_module(module).add_arguments(command)
-    options = parser.parse_args(words)
-    name = options.command
-    try:
-        import_module(COMMANDS[name][0]).run(options)
-    except InputError as error:
-        for problem in error.problems:
-            print(f"{name}: error: {problem}", file=sys.stderr)
-        return 1
-    except ModuleNotFoundError as error:
-        print(f"{name}: error: {error}; {_extra_of(error.name)}", file=sys.stderr)
-        return 1
-    except OSError as error:  # no permission, no space, a file where a directory should be
-        advice = "free some space" if error.errno == errno.ENOSPC else "name another place"
-        print(f"{name}: error: {printable(str(error.filename or '.'))}: {error.strerror}; {advice}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted; every file written so far is whole", file=sys.stderr)
-        return 130
-    return 0
+    return parser.parse_args(words)
 
 
 def _extra_of(module: str | None) -> str:
