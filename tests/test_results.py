@@ -29,6 +29,11 @@ def test_every_row_of_the_exploration_stands_on_the_page():
     assert set(results.exploration()) <= set(PAGE.splitlines()), "python tools/results.py table"
 
 
+def test_every_row_of_the_breakdown_stands_on_the_page():
+    missing = [row for row in results.breakdown_table(results.RUNS / "quick-3") if row not in PAGE.splitlines()]
+    assert not missing, "python tools/results.py table quick-3"
+
+
 @pytest.mark.parametrize("run", RUNS)
 def test_the_figures_computed_from_the_images_are_those_of_the_evaluation(run):
     folder = results.RUNS / run

@@ -12,6 +12,7 @@ import numpy as np
 Groups = dict[str, np.ndarray]
 
 UNKNOWN, OTHER = "unknown", "other"
+NOT_KNOWN = (UNKNOWN, "n/a", "na", "nan")  # values that tables write where a field might have stayed empty
 MOST = 8  # values of a column of text that get a group of their own, the most frequent ones
 AGES = (0, 30, 50, 70)  # each the first year of a group
 
@@ -50,13 +51,15 @@ def by_metadata(ids: Sequence[str], metadata: Mapping[str, Mapping[str, str]]) -
     """The breakdowns by the columns that are known of the images: `metadata` maps an id to its columns.
 
     A column of text has a group a value, at most `MOST`, and `other`; of a column of many different numbers the
-    groups are ranges: of an age those that `AGES` begin, otherwise thirds. An empty field is `unknown`. A column with
-    one value for all images, or with another for nearly each, groups nothing and is left out.
+    groups are ranges: of an age those that `AGES` begin, otherwise thirds. A field that is empty, or says `unknown`,
+    `n/a` or `nan`, is `unknown`. A column with one value for all images, or with another for nearly each, groups
+    nothing and is left out.
     """
     columns = dict.fromkeys(column for name in ids for column in metadata.get(name, {}))
     found = {}
     for column in columns:
         values = [metadata.get(name, {}).get(column, "").strip() for name in ids]
+        values = ["" if value.lower() in NOT_KNOWN else value for value in values]
         groups = _ranges(column, values) or _values(values)
         if len(groups) > 1:
             found[f"by_{column}"] = groups
