@@ -28,12 +28,12 @@ class Browser:
         self._driver = driver
         self.run = driver.execute_script  # JavaScript with arguments; what it returns
 
-    def open(self, page: Path, width: int, height: int) -> None:
-        """Load a file in a viewport of the given size, and forget the logs of what came before."""
+    def open(self, page: Path | str, width: int, height: int) -> None:
+        """Load a file, or an address, in a viewport of the given size, and forget the logs of what came before."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self._driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         self.console(), self.requests()
-        self._driver.get(page.resolve().as_uri())
+        self._driver.get(page if isinstance(page, str) else page.resolve().as_uri())
 
     def console(self) -> list[str]:
         """What the page wrote to the console, errors of the browser included, since the last call."""

@@ -24,7 +24,9 @@ def code_files(dep: Path) -> list[str]:
     return [file.relative_to(REPOSITORY).as_posix() for file in files]
 
 
-COMMANDS = tuple(f"src/lesionseg/{room}" for room in ("__main__.py", "compare/", "export/", "predict/"))  # no stage's
+COMMANDS = tuple(
+    f"src/lesionseg/{room}" for room in ("__main__.py", "compare/", "demo/", "export/", "predict/")
+)  # no stage's
 
 
 def test_every_library_file_belongs_to_a_stage():

@@ -16,6 +16,7 @@ from lesionseg.common.text import printable
 COMMANDS = {
     "predict": ("lesionseg.predict.options", "draw the lesion in photographs of your own"),
     "export": ("lesionseg.export.command", "write a model as an ONNX file, from photograph to mask"),
+    "demo": ("lesionseg.demo.command", "a page on this machine to drop photographs on"),
     "compare": ("lesionseg.compare.command", "tell whether one run is better than another, image by image"),
 }
 
