@@ -52,9 +52,10 @@ test-slow: env ## the tests that `make test` leaves out
 test-all: env ## every test
 	pytest
 
-lint: env ## ruff, the citation and the workflow files against their schemas, two audits of the workflows
+lint: env ## ruff, the types, the citation and the workflow files against their schemas, two audits of the workflows
 	ruff check .
 	ruff format --check .
+	mypy
 	check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
 	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	zizmor --offline --quiet .github/workflows
@@ -120,4 +121,4 @@ licences: env ## fail where a package's licence would bind this project; those n
 	pip-licenses --from=mixed --partial-match --fail-on="GPL;General Public" --ignore-packages asyncssh dulwich grandalf pygit2
 
 clean: ## remove .venv and caches (not the data)
-	rm -rf $(VENV) .pytest_cache .ruff_cache src/*.egg-info
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache src/*.egg-info

@@ -54,24 +54,26 @@ def main() -> None:
     with replaced(RAW) as raw:
         pairs = fetch(raw, parameters, runtime.workers)
         if parameters.external is not None:
-            pairs += fetch_external(raw, parameters, worker_count(runtime.workers))
+            pairs += fetch_external(raw, Path(parameters.external), parameters, worker_count(runtime.workers))
         manifest.write(raw, pairs)
     print(f"{len(pairs)} pairs from the source {parameters.source} in {RAW}")
 
 
 def fetch(raw: Path, parameters: Parameters, workers: int | None) -> list[manifest.Pair]:
     """Fill `raw` from the chosen source."""
-    subset = {"limit": parameters.limit, "seed": parameters.seed}
+    limit, seed = parameters.limit, parameters.seed
     match parameters.source:
         case "synthetic":
-            return synthetic.fetch(raw, count=parameters.synthetic_images, workers=worker_count(workers), **subset)
+            count = parameters.synthetic_images
+            return synthetic.fetch(raw, count=count, limit=limit, seed=seed, workers=worker_count(workers))
         case "folder":
             return folder.fetch(
                 raw,
                 folder=Path(parameters.folder),
                 keep_splits=parameters.keep_splits,
+                limit=limit,
+                seed=seed,
                 workers=worker_count(workers),
-                **subset,
                 **masks(parameters),
             )
         case "isic2018":
@@ -84,7 +86,8 @@ def fetch(raw: Path, parameters: Parameters, workers: int | None) -> list[manife
                 work=WORK,
                 record=SUMS,
                 workers=workers,
-                **subset,
+                limit=limit,
+                seed=seed,
             )
 
 
@@ -96,11 +99,10 @@ def masks(parameters: Parameters) -> dict:
     }
 
 
-def fetch_external(raw: Path, parameters: Parameters, workers: int) -> list[manifest.Pair]:
+def fetch_external(raw: Path, source: Path, parameters: Parameters, workers: int) -> list[manifest.Pair]:
     """Copy the labelled set that is only evaluated; its ids are set apart from those of the source."""
     target = raw / "external"
     target.mkdir()
-    source = Path(parameters.external)
     settings = masks(parameters) | {"keep_splits": False}  # all of it is evaluated
     pairs = folder.fetch(target, folder=source, limit=None, seed=0, workers=workers, **settings)
     groups.move(target, raw, "external_")

@@ -1,12 +1,12 @@
 """Draw what the evaluation found: galleries and charts under plots/, and a report page. The model is not run."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated
 
 import checkout  # noqa: F401
 
 from lesionseg.common.files import atomic, replaced
-from lesionseg.common.parameters import Field, Group, load
+from lesionseg.common.parameters import Field, Group, load, one_of
 from lesionseg.common.stage import run_stage
 from lesionseg.formats.processed import open_folders
 from lesionseg.visualize import gallery
@@ -23,7 +23,7 @@ class Parameters(Group):
     examples: int = Field(ge=1, le=gallery.MOST)
     seed: int = Field(ge=0)
     ids: str | None = Field(min_length=1)
-    format: Literal[FORMATS]
+    format: Annotated[str, one_of(FORMATS)]
 
     def named(self) -> list[str]:
         """The ids to draw, each once, in the order given."""

@@ -5,7 +5,6 @@ again. `make lock` calls this after it has pinned anew.
 """
 
 import re
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -58,4 +57,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

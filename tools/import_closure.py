@@ -27,7 +27,7 @@ def module_files(name: str) -> list[Path]:
 
 def imported_names(path: Path) -> set[str]:
     """Every dotted name the file imports, at the top or inside functions."""
-    names = set()
+    names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)

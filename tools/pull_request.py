@@ -175,8 +175,10 @@ def _value(value: object) -> str:
 
 
 def _change(old: object, new: object) -> str:
-    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (old, new))
-    return f"{new - old:+.4g}" if numbers else ""
+    """The difference of two numbers; of anything else nothing."""
+    if isinstance(old, bool) or isinstance(new, bool):
+        return ""
+    return f"{new - old:+.4g}" if isinstance(old, int | float) and isinstance(new, int | float) else ""
 
 
 def parameters(base: str) -> str:

@@ -46,15 +46,18 @@ class Comparison(NamedTuple):
     notes: list[str]
 
 
-def compare(a: Table, b: Table, resampling: Resampling, trained_on: dict[str, set[str] | None] | None = None):
-    """Compare two per-image tables: `Comparison`.
+def compare(
+    a: Table, b: Table, resampling: Resampling, trained_on: dict[str, set[str] | None] | None = None
+) -> Comparison:
+    """Compare two per-image tables.
 
     Only images in the same split of both, with the same photograph and true mask, count. `trained_on` has the ids that
     each table's run was trained on (train and val, by the table's name), None where that is not known; shared images
     of held-out splits among them are left out and named, since a network scores too well on what it was fitted to.
     """
     shared, notes = _shared(a, b, trained_on or {})
-    differences, images = [], {}
+    differences: list[Difference] = []
+    images: dict[str, int] = {}
     for split, keys in shared.items():
         images[split] = len(keys)
         if keys:
@@ -97,10 +100,12 @@ def _shared(a: Table, b: Table, trained_on: dict[str, set[str] | None]) -> tuple
             f"{_some(moved)} in another split of {b.name} than of {a.name}: left out. A network knows the images it "
             "was trained, or chosen, on."
         )
-    for table, other in ((a, b), (b, a)):
-        known = trained_on.get(table.name)
-        if known and (seen := [key for key in other.rows if key[1] in known and key not in table.rows]):
-            notes.append(f"{other.name} was evaluated on {_some(seen)} that {table.name} was trained on: left out.")
+    for trained, evaluated in ((a, b), (b, a)):
+        known = trained_on.get(trained.name)
+        if known and (seen := [key for key in evaluated.rows if key[1] in known and key not in trained.rows]):
+            notes.append(
+                f"{evaluated.name} was evaluated on {_some(seen)} that {trained.name} was trained on: left out."
+            )
     return shared, notes
 
 
@@ -135,12 +140,16 @@ def _scores(a: Table, b: Table, keys: list[Key]) -> Iterator[tuple[str, Score, S
     """Name, the score of A and the score of B. Pooled scores need the pixel counts in both tables."""
     if a.has(COUNTS) and b.has(COUNTS):
         for name in POOLED:
-            yield f"pooled.{name}", *(_pooled(name, table.counts(keys)) for table in (a, b))
+            yield f"pooled.{name}", _pooled(name, a.counts(keys)), _pooled(name, b.counts(keys))
     for name in ("dice", "iou"):
-        yield f"per_image.{name}", *(_mean(table.values(name, keys)) for table in (a, b))
-    native = [table.values("jaccard_native", keys) for table in (a, b)]
-    yield "official.threshold_jaccard", *(_mean(np.where(j >= scores.FAILURE, j, 0.0)) for j in native)
-    yield "official.failure_rate", *(_mean((j < scores.FAILURE).astype(float)) for j in native)
+        yield f"per_image.{name}", _mean(a.values(name, keys)), _mean(b.values(name, keys))
+    of_a, of_b = a.values("jaccard_native", keys), b.values("jaccard_native", keys)
+    yield "official.threshold_jaccard", _mean(_above_failure(of_a)), _mean(_above_failure(of_b))
+    yield "official.failure_rate", _mean((of_a < scores.FAILURE) * 1.0), _mean((of_b < scores.FAILURE) * 1.0)
+
+
+def _above_failure(jaccard: np.ndarray) -> np.ndarray:
+    return np.where(jaccard >= scores.FAILURE, jaccard, 0.0)
 
 
 def _pooled(name: str, counts: np.ndarray) -> Score:

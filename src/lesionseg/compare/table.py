@@ -81,6 +81,6 @@ def read(text: str, name: str) -> Table:
 
 def _is_number(cell: str | None) -> bool:
     try:
-        return not isnan(float(cell))
-    except (TypeError, ValueError):
+        return not isnan(float(cell or ""))
+    except ValueError:
         return False

@@ -35,7 +35,8 @@ ATTEMPTS = 3  # to get a member whose bytes arrive wrong
 class RangeFile(Protocol):
     """What an archive is read from."""
 
-    size: int
+    @property
+    def size(self) -> int: ...
 
     def stream(
         self, start: int, stop: int, cancelled: threading.Event | None = None
@@ -157,7 +158,7 @@ class Unpacked:
         """The files whose names are `wanted`, read once for their sums; links are passed over."""
         paths = [path for path in sorted(self.path.rglob("*")) if wanted(path.name) and not path.is_symlink()]
         return [
-            Member(path.relative_to(self.path).as_posix(), b"", 0, 0, *(2 * [path.stat().st_size]), crc, False)
+            Member(path.relative_to(self.path).as_posix(), b"", 0, 0, size := path.stat().st_size, size, crc, False)
             for path, crc in zip(paths, ordered_map(crc32, paths, cores()), strict=True)
         ]
 
@@ -326,11 +327,12 @@ def _unpack(source: "_Forward", member: Member, path: Path, progress: Callable[[
     inflate = zlib.decompressobj(-zlib.MAX_WBITS) if member.deflated else None
     written, crc = 0, 0
     with open(path, "wb") as file:
-        for piece in source.pieces(member.packed):
-            progress(len(piece))
+        for packed in source.pieces(member.packed):
+            progress(len(packed))
+            piece: bytes | memoryview = packed
             if inflate:
                 try:  # one byte more than there may be is enough to see that there is too much
-                    piece = inflate.decompress(piece, member.size - written + 1)
+                    piece = inflate.decompress(packed, member.size - written + 1)
                 except zlib.error as error:
                     raise _Damaged(f"it does not unpack: {error}") from None
             written += len(piece)
@@ -361,10 +363,10 @@ class _Forward:
         """Yield the next `count` bytes as they come. Raises _Damaged when the stream ends before."""
         while count:
             if not self.rest:
-                piece = next(self.stream, None)
-                if piece is None:
+                arrived = next(self.stream, None)
+                if arrived is None:
                     raise _Damaged("the archive ends within it")
-                self.rest = memoryview(piece)
+                self.rest = memoryview(arrived)
             piece, self.rest = self.rest[:count], self.rest[count:]
             self.position += len(piece)
             count -= len(piece)

@@ -349,13 +349,14 @@ def _sticker(rng: Generator, image: np.ndarray, mask: np.ndarray) -> None:
     radius = min(height, width) * rng.uniform(0.25, 0.45)
     side, where = rng.integers(4), rng.uniform(0, 1)
     beyond = radius * rng.uniform(0.1, 0.6)
-    centre = (
+    centres = (
         (-beyond, where * height),
         (width + beyond, where * height),
         (where * width, -beyond),
         (where * width, height + beyond),
     )
-    centre = tuple(int(value) for value in centre[side])
+    x, y = centres[side]
+    centre = int(x), int(y)
     cover = np.zeros((height, width), np.uint8)
     cv2.circle(cover, centre, round(radius), 255, -1, cv2.LINE_AA)
     if (mask & (cover > 0)).any():
@@ -421,12 +422,12 @@ def _sensor(rng: Generator, image: np.ndarray) -> None:
 
 def _noise(rng: Generator, height: int, width: int, cell: float, octaves: int) -> np.ndarray:
     """Smooth noise of mean 0 and variance about 1, its coarsest features `cell` pixels wide."""
-    total = None
+    total = np.zeros((1, 1), np.float32)
     for octave in range(octaves):
         size = max(cell / 2**octave, 1.0)
         rows, columns = int(np.ceil(height / size)) + 1, int(np.ceil(width / size)) + 1
         grid = rng.standard_normal((rows, columns), dtype=np.float32) * 0.6**octave
-        total = grid if total is None else grid + cv2.resize(total, (columns, rows), interpolation=cv2.INTER_CUBIC)
+        total = grid if octave == 0 else grid + cv2.resize(total, (columns, rows), interpolation=cv2.INTER_CUBIC)
     total *= 1.35 / math.sqrt(sum(0.36**octave for octave in range(octaves)))  # interpolation takes the rest away
     return cv2.resize(total, (width, height), interpolation=cv2.INTER_CUBIC)
 

@@ -75,7 +75,8 @@ def fetch(
         metadata.add(target, tables.columns, {name: row for name, row in tables.metadata.items() if name in within})
     _say(folder, passed_over, tables.notes, copied, labels)
     subsets = _given_subsets(folder, {name: layout.pairs[name].split for name in chosen}) if keep_splits else {}
-    return [replace(copy.pair, subset=subsets.get(copy.pair.id, "training")) for copy in copied]
+    pairs = (copy.pair for copy in copied if copy.pair)
+    return [replace(pair, subset=subsets.get(pair.id, "training")) for pair in pairs]
 
 
 def _given_subsets(folder: Path, splits: Mapping[str, str | None]) -> dict[str, str]:
@@ -182,8 +183,8 @@ def _copy_pair(target: Path, name: str, located: Located, labels: Labels | None)
 
 def _read_masks(located: Located, labels: Labels | None) -> tuple[np.ndarray, int, int]:
     """(union of the masks bool (height, width), void pixels, pixels of no label). Raises ImageError with the path."""
-    union, void, other = None, 0, 0
-    for path in located.masks:
+    union, void, other = np.zeros(0, bool), 0, 0
+    for number, path in enumerate(located.masks):
         try:
             if labels is None:
                 lesion = np.asarray(binary(decode(path))[0]) > 0
@@ -192,11 +193,11 @@ def _read_masks(located: Located, labels: Labels | None) -> tuple[np.ndarray, in
                 lesion, void, other = read.lesion, void + read.void, other + read.other
         except ImageError as error:
             raise ImageError(f"{path}: {error}") from None
-        if union is not None and union.shape != lesion.shape:
+        if number and union.shape != lesion.shape:
             raise ImageError(
                 f"{path}: is {lesion.shape[::-1]} pixels, expected {union.shape[::-1]} as {located.masks[0]}"
             )
-        union = lesion if union is None else union | lesion
+        union = union | lesion if number else lesion
     return union, void, other
 
 

@@ -78,9 +78,9 @@ class RemoteFile:
         self.policy = policy or RetryPolicy()
         self._require_secure(url)
         self._session = _session(url, self.policy)
-        self.size: int | None = None
+        self.size = -1  # until the server has said it
         attempt = 0
-        while self.size is None:
+        while self.size < 0:
             try:
                 with closing(self._get(0, 0)) as response:
                     self.size = self._size_of_whole(response)
@@ -183,7 +183,7 @@ class RemoteFile:
         answer = f"the server answers {response.status_code} {printable(response.reason or '', 60)}".rstrip()
         if response.status_code in TRANSIENT:
             raise _Fault(answer, _retry_after(response))
-        if response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and self.size is not None:
+        if response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and self.size >= 0:
             raise TransferError(f"{self}: the file changed on the server while it was read")
         raise TransferError(f"{self}: {answer}")
 
@@ -290,7 +290,8 @@ def _retry_after(response: requests.Response) -> float | None:
 
 def _cause(error: BaseException) -> str:
     """What went wrong, in one line: the operating system's words where the cause is its, else those of the first."""
-    text, link = str(error), error
+    text = str(error)
+    link: BaseException | None = error
     while link is not None:
         if isinstance(link, OSError) and link.strerror:
             return link.strerror

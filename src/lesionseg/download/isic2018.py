@@ -183,7 +183,8 @@ class _Places:
 
     def open_all(self, subsets: Mapping[str, OfficialSet]) -> dict[str, tuple[_Source, _Source]]:
         """(images, masks) of each subset, open. Raises TransferError, and InputError for all that are no archives."""
-        opened, problems = {}, []
+        opened: dict[str, tuple[_Source, _Source]] = {}
+        problems: list[str] = []
         for subset, needed in subsets.items():
             sources = []
             for archive in (needed.images, needed.masks):
@@ -191,7 +192,8 @@ class _Places:
                     sources.append(self.open(archive))
                 except InputError as error:
                     problems += error.problems
-            opened[subset] = tuple(sources)
+            if len(sources) == 2:
+                opened[subset] = sources[0], sources[1]
         if problems:
             raise InputError(problems)
         return opened
@@ -270,7 +272,8 @@ def _plan(
     opened: Mapping[str, tuple[_Source, _Source]], limit: int | None, seed: int, sets: Mapping[str, OfficialSet]
 ) -> _Wanted:
     """Match the pairs by id and choose. Raises InputError for every id that has an image or a mask only."""
-    problems, pairs, parts, seen = [], [], [], set()
+    problems, pairs, parts = [], [], []
+    seen: set[str] = set()
     for subset, (images, masks) in opened.items():
         image, mask = _by_id(images, IMAGE), _by_id(masks, MASK)
         titles = str(images.file), str(masks.file)
@@ -298,7 +301,8 @@ def _plan(
 
 def _by_id(source: _Source, pattern: re.Pattern) -> dict[str, Member]:
     """The samples among the members, by id; whatever else lies in the archive is passed over."""
-    found, problems = {}, []
+    found: dict[str, Member] = {}
+    problems = []
     for member in source.members:
         if match := pattern.fullmatch(member.file_name):
             name = match[1].upper()
@@ -312,7 +316,7 @@ def _by_id(source: _Source, pattern: re.Pattern) -> dict[str, Member]:
 
 def _notices(source: _Source) -> list[Member]:
     """Attribution and licence; each text once, should it lie in several folders."""
-    found = {}
+    found: dict[tuple[str, int], Member] = {}
     for member in source.members:
         if member.file_name in NOTICES and member.size <= LONGEST_NOTICE:
             found.setdefault((member.file_name, member.crc), member)
@@ -386,8 +390,8 @@ def _place(target: Path, store: Store, plan: _Wanted, digests: Mapping[str, str]
         for path, (archive, member) in zip(paths, taken, strict=True):
             _link(store.path(archive.name, member), target / path)
         width, height = oriented_size(target / paths[0]) or (None, None)
-        found = (digests[f"{archive.name}/{member.file_name}"] for archive, member in taken)
-        return Pair(name, *paths, width, height, *found, subset, "isic2018")
+        image, mask = (digests[f"{archive.name}/{member.file_name}"] for archive, member in taken)
+        return Pair(name, *paths, width, height, image, mask, subset, "isic2018")
 
     pairs = sorted(ordered_map(place, plan.pairs, cores()), key=lambda pair: pair.id)
     _write_notices(target, store, plan)

@@ -18,7 +18,7 @@ from scipy.ndimage import distance_transform_edt
 
 from lesionseg.common.errors import InputError
 from lesionseg.images.decoding import LOSSY_FORMATS, Decoded, ImageError
-from lesionseg.images.masks import NAMED, NEARLY, NOISE, refusal, visible_colour
+from lesionseg.images.masks import NAMED, NEARLY, NOISE, named_colours, refusal, visible_colour
 
 TRANSPARENCY = ("opaque", "transparent")
 
@@ -156,8 +156,7 @@ def _found(image: Image.Image) -> str:
     """The values or colours of an image, for a message."""
     if image.mode in ("L", "P", "I", "F") or image.mode.startswith("I;"):
         used, pixels = np.unique(np.asarray(image), return_counts=True)
-        found, kind = [f"{value:g}" for value in used], "values"
+        kind, found = "values", [(f"{value:g}", int(count)) for value, count in zip(used, pixels, strict=True)]
     else:
-        pixels, colours = zip(*visible_colour(image)[0].getcolors(1 << 24), strict=True)
-        found, kind = ["#{:02x}{:02x}{:02x}".format(*colour) for colour in colours], "colours"
-    return refusal(kind, list(zip(found, map(int, pixels), strict=True))).partition(", expected")[0]
+        kind, found = "colours", named_colours(visible_colour(image)[0])
+    return refusal(kind, found).partition(", expected")[0]

@@ -31,7 +31,7 @@ def read(path: Path) -> dict[str, str]:
         if not match
     ]:
         raise InputError(problems)
-    return {match[2]: match[1] for match in matches}
+    return {match[2]: match[1] for match in matches if match}
 
 
 def add(path: Path, found: Mapping[str, str]) -> int:

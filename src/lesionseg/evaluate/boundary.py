@@ -77,10 +77,10 @@ def touches_border(mask: np.ndarray) -> bool:
 
 def _boundary_iou(predicted: np.ndarray, truth: np.ndarray, width: int) -> float:
     left, top, columns, rows = cv2.boundingRect(predicted | truth)
-    bands = []
+    bands: list[np.ndarray] = []
     for mask in (predicted, truth):
         box = np.ascontiguousarray(mask[top : top + rows, left : left + columns] != 0).view(np.uint8)
         square = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
         inside = cv2.erode(box, square, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-        bands.append(cv2.subtract(box, inside))
+        bands.append(np.asarray(cv2.subtract(box, inside)))
     return cv2.countNonZero(bands[0] & bands[1]) / cv2.countNonZero(bands[0] | bands[1])

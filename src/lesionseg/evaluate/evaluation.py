@@ -21,7 +21,7 @@ from lesionseg.evaluate.measurement import Maps, Truth, measure
 from lesionseg.evaluate.split_scores import Setting, SplitScores
 from lesionseg.evaluate.sweep import Sweep
 from lesionseg.formats.array_writer import ArrayWriter
-from lesionseg.formats.processed import EVALUATED, Processed, Sample
+from lesionseg.formats.processed import EVALUATED, Processed, Rows, Sample
 from lesionseg.images.decoding import ImageError
 from lesionseg.images.masks import read_mask
 from lesionseg.inference.prediction import Prediction, predict
@@ -78,10 +78,10 @@ class Predictor:
         """Whether the final probabilities can differ from the network's own."""
         return self.augmentation != "none" or self.refinement != "none"
 
-    def maps(self, images: np.ndarray, rows: Sequence[int]) -> Iterator[Maps]:
+    def maps(self, images: Rows, rows: Sequence[int]) -> Iterator[Maps]:
         """Yield the 8-bit probabilities (H, W) for the rows of images uint8 (N, H, W, 3), in order."""
-        predicted = predict(self.model, images, rows, self.device, self.augmentation)
-        predicted = tqdm(predicted, "predict", len(rows), unit="image", disable=None)
+        maps = predict(self.model, images, rows, self.device, self.augmentation)
+        predicted = tqdm(maps, "predict", len(rows), unit="image", disable=None)
         refine = REFINERS[self.refinement]
         if refine is None:
             return (Maps(prediction.averaged, prediction.plain) for prediction in predicted)
@@ -93,7 +93,7 @@ class Predictor:
         return ordered_map(one, zip(predicted, rows, strict=True), self.workers)
 
     @contextmanager
-    def saved(self, images: np.ndarray, rows: Sequence[int], path: Path) -> Iterator[Maps]:
+    def saved(self, images: Rows, rows: Sequence[int], path: Path) -> Iterator[Maps]:
         """Write the final maps to `path` and give both, uint8 (M, H, W), mapped into memory read-only.
 
         The plain maps are gone when the context ends.
@@ -111,7 +111,7 @@ class Predictor:
         finally:
             plain.unlink(missing_ok=True)
 
-    def sweep(self, images: np.ndarray, masks: np.ndarray, rows: Sequence[int]) -> Sweep:
+    def sweep(self, images: Rows, masks: Rows, rows: Sequence[int]) -> Sweep:
         """The scores of the `rows` at every threshold, against masks uint8 (N, H, W)."""
         sweep = Sweep()
         for (final, _), row in zip(self.maps(images, rows), rows, strict=True):

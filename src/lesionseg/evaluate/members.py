@@ -1,4 +1,4 @@
-"""The members of an ensemble beside the ensemble: how much of a figure is the seed's."""
+"""The members of an ensemble beside the ensemble: how much of a score is the seed's."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -13,7 +13,7 @@ from lesionseg.networks.ensemble import Ensemble
 from lesionseg.scoring import scores
 from lesionseg.scoring.counts import Counts, count
 
-Figures = dict[str, float]
+Scores = dict[str, float]
 
 
 def compare_members(
@@ -23,25 +23,25 @@ def compare_members(
     cases: Sequence[Case],
     thresholds: Mapping[str, float],
     device: torch.device,
-) -> dict[str, dict[str, Figures]]:
-    """Figures by split, then by `ensemble`, `member 1`, …: at the network's size, the split's threshold, and without
+) -> dict[str, dict[str, Scores]]:
+    """Scores by split, then by `ensemble`, `member 1`, …: at the network's size, the split's threshold, and without
     what is done after the network.
 
     `plain` are the ensemble's 8-bit probabilities (M, H, W) of the cases.
     """
     rows = [case.row for case in cases]
-    figures = {"ensemble": _figures(plain, data, cases, thresholds)}
+    found = {"ensemble": _scores(plain, data, cases, thresholds)}
     for number, member in enumerate(ensemble.members, start=1):
         maps = (prediction.plain for prediction in predict(member, data.images, rows, device))
-        figures[f"member {number}"] = _figures(maps, data, cases, thresholds)
-    return {split: {name: by_split[split] for name, by_split in figures.items()} for split in figures["ensemble"]}
+        found[f"member {number}"] = _scores(maps, data, cases, thresholds)
+    return {split: {name: by_split[split] for name, by_split in found.items()} for split in found["ensemble"]}
 
 
-def _figures(
+def _scores(
     maps: Iterable[np.ndarray], data: Processed, cases: Sequence[Case], thresholds: Mapping[str, float]
-) -> dict[str, Figures]:
+) -> dict[str, Scores]:
     """Of one network, by split."""
-    counted: dict[str, list[np.ndarray]] = {}
+    counted: dict[str, list[Counts[int]]] = {}
     for probabilities, case in zip(maps, cases, strict=True):
         predicted = probabilities >= level(thresholds[case.split])
         counted.setdefault(case.split, []).append(count(predicted, data.masks[case.row]))

@@ -8,9 +8,11 @@ others, and looks at the size before anything is decoded.
 import io
 import struct
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any, BinaryIO
 
 from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP")  # a JPEG of several pictures is opened as MPO
 
@@ -67,7 +69,7 @@ def oriented_size(path: Path) -> tuple[int, int] | None:
 
 def stored_size(image: Image.Image) -> tuple[int, int]:
     """(width, height) of an opened image as it is stored, before it is turned."""
-    if image.format == "TIFF":  # some versions of Pillow have already turned `size`, some not
+    if isinstance(image, TiffImageFile):  # some versions of Pillow have already turned `size`, some not
         return image.tag_v2[ExifTags.Base.ImageWidth], image.tag_v2[ExifTags.Base.ImageLength]
     return image.size
 
@@ -78,11 +80,11 @@ def orientation(image: Image.Image) -> int:
     1 where there is none or the EXIF block is broken, as viewers do.
     """
     try:
-        if image.format == "TIFF":
-            value = image.tag_v2.get(ExifTags.Base.Orientation)
+        if isinstance(image, TiffImageFile):
+            value: Any = image.tag_v2.get(ExifTags.Base.Orientation)
         else:
-            if image.format == "PNG" and "exif" not in image.info:
-                image.info |= _exif_behind_the_pixels(image.fp)
+            if isinstance(image, PngImageFile) and "exif" not in image.info and image.fp:
+                image.info["exif"] = _exif_behind_the_pixels(image.fp)
             # Not the PNG's own method, which decodes all pixels to come to what lies behind them.
             value = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
     except Exception:  # as broken as EXIF blocks are
@@ -98,22 +100,23 @@ def reason(error: Exception) -> str:
 
 def _tile_pixels(image: Image.Image) -> int:
     """Pixels of one tile of a TIFF: it is decoded whole, however small the image that it is a part of."""
-    if image.format != "TIFF":
+    if not isinstance(image, TiffImageFile):
         return 0
     width, height = (image.tag_v2.get(tag, 0) for tag in (ExifTags.Base.TileWidth, ExifTags.Base.TileLength))
     return width * height
 
 
-def _exif_behind_the_pixels(file: BinaryIO) -> dict[str, bytes]:
-    """The eXIf chunk of a PNG wherever it stands, found by stepping over the others (PNG specification, 11.3)."""
+def _exif_behind_the_pixels(file: IO[bytes]) -> bytes:
+    """The eXIf chunk of a PNG wherever it stands, found by stepping over the others (PNG specification, 11.3);
+    empty where there is none."""
     position = file.tell()
     try:
         file.seek(8)
         while len(head := file.read(8)) == 8:
             length, kind = struct.unpack(">I4s", head)
             if kind == b"eXIf":
-                return {"exif": b"Exif\0\0" + file.read(length)}
+                return b"Exif\0\0" + file.read(length)
             file.seek(length + 4, io.SEEK_CUR)
-        return {}
+        return b""
     finally:
         file.seek(position)

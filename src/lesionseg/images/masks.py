@@ -85,6 +85,13 @@ def visible_colour(image: Image.Image) -> tuple[Image.Image, np.ndarray | None]:
     return to_rgb(image), None if alpha.min() == 255 else alpha
 
 
+def named_colours(image: Image.Image) -> list[tuple[str, int]]:
+    """The colours of an RGB image, as #rrggbb, each with its number of pixels."""
+    packed = np.asarray(image, np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
+    used, pixels = np.unique(packed, return_counts=True)
+    return [(f"#{colour:06x}", count) for colour, count in zip(used.tolist(), pixels.tolist(), strict=True)]
+
+
 def refusal(kind: str, found: list[tuple[str, int]]) -> str:
     """What to say of a mask that has `found` (value or colour, pixels) and is not black and white."""
     total = sum(pixels for _, pixels in found)
@@ -123,7 +130,7 @@ def _grey(image: Image.Image, lossless: bool) -> Image.Image:
         colours = colour.getcolors(NAMED)
         exact = lossless and colours is not None and coloured
         if exact or coloured > (1 - NEARLY) * np.count_nonzero(brightest > NOISE):
-            raise ImageError(_colours(colour))
+            raise ImageError(refusal("colours", named_colours(colour)))
     return colour.convert("L")
 
 
@@ -140,11 +147,6 @@ def _check_transparency(colour: Image.Image, alpha: np.ndarray) -> None:
             f"is black where it is opaque ({share(opaque.mean())}) and transparent elsewhere, expected white and "
             "black; say which is lesion with download.mask_lesion: opaque or transparent"
         )
-
-
-def _colours(image: Image.Image) -> str:
-    found = image.getcolors(1 << 24)
-    return refusal("colours", [("#{:02x}{:02x}{:02x}".format(*colour), pixels) for pixels, colour in found])
 
 
 def _from_numbers(values: np.ndarray) -> Image.Image:
@@ -172,7 +174,7 @@ def _has_labels(values: np.ndarray, used: np.ndarray, lossless: bool, area: int)
             bright_side = values >= 128
             outline = sum(np.count_nonzero(np.diff(bright_side, axis=axis)) for axis in (0, 1))
             soft = np.count_nonzero((values > NOISE) & (values < 255 - NOISE))
-            return soft > EDGE * outline or bool(np.isin(between, _areas(values, 3)).any())
+            return bool(soft > EDGE * outline or np.isin(between, _areas(values, 3)).any())
     if np.isin(middle, _areas(values, MIDDLE_AREA)).any():
         return True
     areas = _areas(values, area)

@@ -1,6 +1,6 @@
 """The network's probabilities for images of any number, a batch at a time, as 8-bit arrays.
 
-In single precision, with TF32 off: the figures of an evaluation then depend neither on the batch size nor on
+In single precision, with TF32 off: the scores of an evaluation then depend neither on the batch size nor on
 whether the hardware has a faster, coarser format.
 """
 
@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lesionseg.common.errors import InputError
+from lesionseg.formats.processed import Rows
 from lesionseg.inference.settings import VIEWS
 
 PRECISION = "float32"  # of the forward pass, whatever the network was trained in
@@ -36,7 +37,7 @@ class Prediction(NamedTuple):
 
 def predict(
     model: nn.Module,
-    images: np.ndarray,
+    images: Rows,
     rows: Sequence[int],
     device: torch.device | str = "cpu",
     augmentation: str = "none",
@@ -59,7 +60,7 @@ def stream(
     if augmentation not in VIEWS:
         raise ValueError(f"augmentation is {augmentation!r}, expected one of {', '.join(VIEWS)}")
     device = torch.device(device)
-    model = model.to(device, memory_format=torch.channels_last).eval()
+    model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]  # torch's types lack it
     images = iter(images)
     waiting = list(islice(images, 1))
     if not waiting:
@@ -144,8 +145,9 @@ def quantised(probabilities: Tensor) -> Tensor:
 @contextmanager
 def _single_precision() -> Iterator[None]:
     """Full float32 in convolutions and products, by the same algorithm each time."""
-    cudnn = torch.backends.cudnn
-    operations = (cudnn.conv, torch.backends.cuda.matmul, torch.backends.mkldnn.conv, torch.backends.mkldnn.matmul)
+    cudnn: Any = torch.backends.cudnn  # torch's types leave out the operations of both
+    mkldnn: Any = torch.backends.mkldnn
+    operations = (cudnn.conv, torch.backends.cuda.matmul, mkldnn.conv, mkldnn.matmul)
     formats = [operation.fp32_precision for operation in operations]
     before = (cudnn.benchmark, cudnn.deterministic)
     try:

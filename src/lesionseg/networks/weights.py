@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,8 +19,7 @@ FORMAT = "lesionseg"  # marks a file as ours
 MOST_MEMBERS = 64  # of an ensemble
 WIDEST = 1024  # base width
 DTYPES = {torch.float32: "F32", torch.int64: "I64"}  # of parameters and buffers, as safetensors writes them
-Value = str | int | float | bool | None
-Metadata = dict[str, Value | dict[str, Value]]  # what JSON gives back
+Metadata = dict[str, Any]  # what JSON gives back
 
 
 def save(path: str | Path, state: Mapping[str, Tensor], metadata: Metadata) -> None:

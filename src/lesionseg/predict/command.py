@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -47,7 +48,8 @@ def run(options: argparse.Namespace) -> None:
     model = load(options.model, choose_device(options.device, called="--device"), **changes(options))
     if not model.evaluated:
         print(f"predict: {model.path} holds no settings, it was not evaluated; the defaults of the others are used")
-    rows, failed = [], {}
+    rows: list[dict] = []
+    failed: dict[Path, str] = {}
     # Written first: files of a run that is interrupted are known to be ours when it is repeated.
     write_json(options.output / RECORD, record(options, model, {}, targets))
     predicted = segmentations(model, list(names), worker_count(options.workers), failed)
@@ -80,9 +82,10 @@ def check(options: argparse.Namespace) -> None:
         raise InputError(problems)
 
 
-def changes(options: argparse.Namespace) -> Changes:
+def changes(options: argparse.Namespace) -> dict[str, Any]:
     """The settings named on the command line."""
-    return {name: value for name in Changes.__annotations__ if (value := getattr(options, name)) is not None}
+    named = {name: getattr(options, name) for name in Changes.__annotations__}
+    return {name: value for name, value in named.items() if value is not None}
 
 
 def find(photographs: Sequence[Path], output: Path) -> dict[Path, Path]:

@@ -59,7 +59,7 @@ class Model:
     evaluated: bool  # whether the settings, changes aside, are those it was evaluated with; else they are the defaults
 
     @overload
-    def predict(self, image: Photograph) -> np.ndarray: ...
+    def predict(self, image: Photograph) -> np.ndarray: ...  # type: ignore[overload-overlap]  # a str is a sequence too
     @overload
     def predict(self, image: Sequence[Photograph]) -> list[np.ndarray]: ...
     def predict(self, image: Photograph | Sequence[Photograph]) -> np.ndarray | list[np.ndarray]:
@@ -71,10 +71,9 @@ class Model:
 
         Raises ImageError where a file cannot be read as an image, InputError where an array is of another kind.
         """
-        alone = isinstance(image, str | Path | np.ndarray | Image.Image)
-        photographs = [image] if alone else image
-        masks = [each.mask for each in self.segment(shrunk(each, self.image_size) for each in photographs)]
-        return masks[0] if alone else masks
+        if isinstance(image, str | Path | np.ndarray | Image.Image):
+            return self.predict([image])[0]
+        return [each.mask for each in self.segment(shrunk(each, self.image_size) for each in image)]
 
     def segment(self, photographs: Iterable[Shrunk]) -> Iterator[Segmentation]:
         """Yield the segmentation of each photograph in order, a batch at a time.

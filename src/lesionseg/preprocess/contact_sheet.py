@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from lesionseg.common.files import atomic
-from lesionseg.formats.processed import Sample
+from lesionseg.formats.processed import Rows, Sample
 
 TILE = 140  # pixels
 CAPTION = 32
@@ -18,7 +18,7 @@ LIMIT = 240_000  # bytes of the file: git keeps every version of it
 COLOURS = (256, 128, 64, 32, 16)  # palette sizes tried until the file is below the limit
 
 
-def contact_sheet(images: np.ndarray, masks: np.ndarray, samples: Sequence[Sample]) -> Image.Image:
+def contact_sheet(images: Rows, masks: Rows, samples: Sequence[Sample]) -> Image.Image:
     """Up to 18 samples, from the smallest lesion to the largest, with outline, id, split and lesion fraction.
 
     `images` uint8 (N, H, W, 3), `masks` uint8 0/1 (N, H, W). Returns an RGB picture with a title and a key.
@@ -43,7 +43,7 @@ def contact_sheet(images: np.ndarray, masks: np.ndarray, samples: Sequence[Sampl
     return sheet
 
 
-def _fitting(words: str, font: ImageFont.FreeTypeFont) -> str:
+def _fitting(words: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
     """One line as wide as a tile; of a long one the middle is left out: ids differ at their ends."""
     words, kept = " ".join(words.split()), len(words)
     short = words

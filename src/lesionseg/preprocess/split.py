@@ -44,7 +44,7 @@ def choose_splits(
         validation = choose_validation(groups, lesion_fractions, validation_fraction, seed)
     splits = np.where(validation, "val", "train").astype(object)
     if test_fraction:
-        rest = np.flatnonzero(~validation)
+        rest = np.flatnonzero(~validation).tolist()
         if len({groups[row] for row in rest}) < 2:
             raise InputError(
                 f"preprocess.test_fraction: found {test_fraction}, but validation leaves {len(rest)} image(s) in fewer "
@@ -52,7 +52,7 @@ def choose_splits(
             )
         share = min(test_fraction * len(groups) / len(rest), 1.0)
         test = choose_validation([groups[row] for row in rest], [lesion_fractions[row] for row in rest], share, seed)
-        splits[rest[test]] = "test"
+        splits[np.array(rest)[test]] = "test"
     return splits.tolist()
 
 
@@ -105,7 +105,7 @@ def _shares(totals: Sequence[int], target: int, seed: int) -> list[int]:
     exact = np.array(totals) * target / sum(totals)
     shares = np.floor(exact).astype(int)
     tie = [_rank(f"stratum {number}", seed) for number in range(len(totals))]
-    for number in np.lexsort((tie, np.round(shares - exact, 9)))[: target - shares.sum()]:
+    for number in np.lexsort((np.array(tie), np.round(shares - exact, 9)))[: target - shares.sum()]:
         shares[number] += 1
     return shares.tolist()
 

@@ -30,7 +30,7 @@ class Counts(NamedTuple, Generic[Count]):
 
     def pooled(self) -> Counts[int]:
         """The sum over images: the counts of all pixels taken as one picture."""
-        return Counts(*np.reshape(self, (len(self), -1)).sum(1).tolist())
+        return Counts(*np.asarray(self).reshape(len(self), -1).sum(1).tolist())
 
 
 def count(predicted: np.ndarray, truth: np.ndarray) -> Counts[int]:

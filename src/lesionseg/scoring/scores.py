@@ -1,6 +1,6 @@
 """The overlap scores, each a function of the pixel counts alone.
 
-Pooled and per-image figures come from the same functions: a pooled score is that of the summed counts, a
+Pooled and per-image scores come from the same functions: a pooled score is that of the summed counts, a
 per-image score is the mean over images of the score of each. No score is ever NaN. A ratio without a
 denominator follows the official ISIC scorer where that defines one:
 
@@ -10,6 +10,7 @@ denominator follows the official ISIC scorer where that defines one:
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from lesionseg.scoring.counts import Counts
 
 FAILURE = 0.65  # ISIC 2018 Task 1: an image with a Jaccard index below this counts as failed and scores 0
 
-Score = float | np.ndarray
+Score = Any  # float of the counts of one picture, float64 array of arrays of counts
 
 
 def dice(counts: Counts) -> Score:

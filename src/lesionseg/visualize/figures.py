@@ -57,8 +57,8 @@ def training_curves(history: Mapping[str, np.ndarray], kept: Sequence[int] = (),
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         why = {"last": "the last", "best": "the best Dice on validation"}.get(rule, rule)
         for place, one in enumerate(dict.fromkeys(kept)):
-            label = None if place else f"kept: epoch {', '.join(map(str, kept))}, {why}"
-            axes.axvline(one, color=palette.INK, linestyle=":", linewidth=1.2, zorder=0, label=label)
+            named = None if place else f"kept: epoch {', '.join(map(str, kept))}, {why}"
+            axes.axvline(one, color=palette.INK, linestyle=":", linewidth=1.2, zorder=0, label=named)
     handles, labels = losses.get_legend_handles_labels()
     more_handles, more_labels = scores.get_legend_handles_labels()
     drawn = dict(zip((*labels, *more_labels), (*handles, *more_handles), strict=True))  # the kept epoch once
@@ -182,7 +182,9 @@ def dice_distribution(splits: Mapping[str, np.ndarray], titles: Mapping[str, str
     figure = _figure(1.1 + 1.9 * max(1, len(splits)), "Images by their Dice")
     for axes, (split, dice) in zip(_column_of_axes(figure, len(splits)), splits.items(), strict=True):
         dice = dice[np.isfinite(dice)]
-        axes.hist(dice, bins=np.linspace(0, 1, 41), color=palette.SPLITS[split], edgecolor="white", linewidth=0.6)
+        axes.hist(
+            dice, bins=np.linspace(0, 1, 41).tolist(), color=palette.SPLITS[split], edgecolor="white", linewidth=0.6
+        )
         axes.set(ylabel="images", title=titles[split], xlim=(0, 1))
         axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
         axes.grid(axis="x", visible=False)

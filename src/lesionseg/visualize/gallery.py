@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -11,6 +12,7 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from lesionseg.common.errors import InputError
+from lesionseg.formats.processed import Rows
 from lesionseg.inference import outline
 from lesionseg.inference.outline import PANEL, resized
 from lesionseg.visualize import palette, style
@@ -22,9 +24,7 @@ CHOSEN = "chosen"  # the kind of a gallery of ids that the user named
 MOST = 16  # examples in a gallery
 COLUMNS = 4  # examples side by side
 LEVELS = 32  # shades of probability: a palette has room for them, and fewer shades take fewer bytes
-VIRIDIS = [
-    tuple(int(part) for part in shade[:3]) for shade in colormaps["viridis"](np.linspace(0, 1, LEVELS), bytes=True)
-]
+VIRIDIS = [(int(r), int(g), int(b)) for r, g, b, _ in colormaps["viridis"](np.linspace(0, 1, LEVELS), bytes=True)]
 
 DPI = 100  # the file's pixels at scale 1
 PRINT = 2  # the scale of a gallery for print: 375 dpi where it is as wide as the text of a page
@@ -66,8 +66,8 @@ class Gallery:
 def galleries(
     results: Results,
     predictions: Predictions,
-    images: np.ndarray,
-    masks: np.ndarray,
+    images: Rows,
+    masks: Rows,
     count: int,
     seed: int,
     named: Sequence[str] = (),
@@ -128,7 +128,7 @@ def overview(shown: Sequence[Gallery]) -> Gallery:
     return replace(first[0], kind="best, median, worst and random", examples=examples)
 
 
-def pick(kind: str, ids: Sequence[str], scores: Sequence[float], count: int, seed: int = 0) -> list[int]:
+def pick(kind: str, ids: Sequence[str], scores: Sequence[float] | np.ndarray, count: int, seed: int = 0) -> list[int]:
     """Pick the examples of a gallery: positions in `ids`, by falling score.
 
     `best` and `worst` are the ends of the ranking by score (ties by id), `median` its middle, and `random` a
@@ -197,10 +197,10 @@ def draw(shown: Gallery, scale: float = 1) -> Figure:
     figure = Figure(figsize=(total[0] / DPI, total[1] / DPI), dpi=DPI * scale, facecolor="white")
     pixels = (round(height * scale), round(width * scale))
 
-    def text(x: float, y: float, words: str, **style) -> None:
+    def text(x: float, y: float, words: str, **look: Any) -> None:
         """Words at pixel (x, y), counted from the upper left corner; a dollar sign in an id is a dollar sign."""
-        style = {"color": palette.INK, "va": "top", "fontsize": 10.5, "parse_math": False} | style
-        figure.text(x / total[0], 1 - y / total[1], words, **style)
+        usual: dict[str, Any] = {"color": palette.INK, "va": "top", "fontsize": 10.5, "parse_math": False}
+        figure.text(x / total[0], 1 - y / total[1], words, **usual | look)
 
     text(8, 7, shown.title, fontsize=12, weight="bold")
     for band in range(bands):
@@ -251,7 +251,7 @@ def _probability_key(figure, text, y, total, threshold) -> None:
 
 def _error_key(figure, text, y, total, _) -> None:
     text(8, y, "Errors", weight="bold")
-    edge = {"edgecolor": palette.INK, "linewidth": 0.6}
+    edge: dict[str, Any] = {"edgecolor": palette.INK, "linewidth": 0.6}
     handles = [
         Patch(facecolor=palette.AGREEMENT, label="agreement", **edge),
         Patch(facecolor=palette.TRUTH, label="missed", **edge),

@@ -48,7 +48,7 @@ def png_bytes(figure: Figure, colours: int | None = 64, kept: Sequence[tuple[int
     if colours is None:
         return _saved(Image.fromarray(pixels), optimize=False)
     exact = list(dict.fromkeys([(255, 255, 255), *map(palette.rgb, palette.ALL), *kept]))
-    adapted = Image.fromarray(pixels).quantize(colours - len(exact), Image.Quantize.MEDIANCUT).getpalette()
+    adapted = Image.fromarray(pixels).quantize(colours - len(exact), Image.Quantize.MEDIANCUT).getpalette() or []
     table = np.concatenate([exact, np.reshape(adapted, (-1, 3))]).astype(np.uint8)[:colours]
     picture = Image.fromarray(_nearest(pixels, table), "P")
     picture.putpalette(table.tobytes())

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -156,7 +156,7 @@ class Predictions:
     predicted: np.ndarray  # uint8 (M, H, W), 0 and 1
 
 
-def read_predictions(folder: str | Path, images: int, shape: tuple[int, int]) -> Predictions:
+def read_predictions(folder: str | Path, images: int, shape: Sequence[int]) -> Predictions:
     """Map the predictions into memory, read-only.
 
     `images` and `shape` (H, W) are the length and the image size of the processed arrays, which the
