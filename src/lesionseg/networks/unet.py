@@ -53,7 +53,7 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(base_width, 1, 1)
         with torch.no_grad():
             self.head.weight *= HEAD_SCALE
-            self.head.bias.fill_(math.log(LESION_SHARE / (1 - LESION_SHARE)))
+            self.head.get_parameter("bias").fill_(math.log(LESION_SHARE / (1 - LESION_SHARE)))
 
     def forward(self, images: Tensor) -> Tensor:
         features, skips = images, []
