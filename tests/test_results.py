@@ -100,7 +100,9 @@ def test_what_is_kept_of_a_run_names_no_place_on_the_machine(tmp_path, monkeypat
     monkeypatch.setattr(results, "RUNS", tmp_path / "kept")
     for name in (*results.KEPT, *results.SPLIT_TABLES):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("download: {folder: /home/me/photographs}\n", encoding="utf-8")
+        (tmp_path / name).write_text(
+            "download: {folder: /home/me/photographs, external: /home/me/others}\n", encoding="utf-8"
+        )
     for name, split in zip(results.SPLIT_TABLES, ("train", "test"), strict=True):
         (tmp_path / name).write_text(f"id,split,width\n{split}_1,{split},256\n", encoding="utf-8")
     folder = results.keep(tmp_path, "run", change="a trial", commit="abc", core_minutes=1.0)

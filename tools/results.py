@@ -162,7 +162,7 @@ def read(path: Path) -> table.Table:
 def keep(checkout: Path, run: str, **facts: object) -> Path:
     """Copy the small files of a finished run into docs/results/RUN/; `facts` go into its run.yaml.
 
-    Where the photographs lie on this machine is left out: of their folder only the name stays.
+    Where the photographs lie on this machine is left out: of their folders only the names stay.
     """
     if missing := [name for name in (*KEPT, *SPLIT_TABLES) if not (checkout / name).is_file()]:
         raise InputError(
@@ -170,9 +170,12 @@ def keep(checkout: Path, run: str, **facts: object) -> Path:
         )
     folder = RUNS / run
     folder.mkdir(parents=True, exist_ok=True)
-    photographs = Path(yaml.safe_load((checkout / "params.yaml").read_text("utf-8"))["download"]["folder"])
+    parameters = yaml.safe_load((checkout / "params.yaml").read_text("utf-8"))["download"]
+    places = [Path(place) for place in (parameters["folder"], parameters.get("external")) if place]
     for name, target in KEPT.items():
-        text = (checkout / name).read_text("utf-8").replace(photographs.as_posix(), photographs.name)
+        text = (checkout / name).read_text("utf-8")
+        for place in places:
+            text = text.replace(place.as_posix(), place.name)
         (folder / target).write_text(text, encoding="utf-8", newline="\n")
     pairs = [row for name in SPLIT_TABLES for row in csv.DictReader(io.StringIO((checkout / name).read_text("utf-8")))]
     lines = [f"{row['id']},{row['split']}" for row in sorted(pairs, key=lambda row: row["id"])]
