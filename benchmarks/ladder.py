@@ -2,11 +2,12 @@
 
     python benchmarks/ladder.py FOLDER [RUNG ...] [--rungs benchmarks/ladder.yaml] [--work .cache/ladder]
 
-FOLDER holds image-mask pairs (docs/data-own.md). Every rung starts from the committed parameters, adds the settings of
-its profile and then its own, and runs up to `evaluate`; data and models go into this repository's cache, so that rungs
-share what they have in common. A rung that was killed goes on where it stopped. One whose folder is there already in
-docs/results/ is not run again. What is recorded as core-minutes is the CPU time of the stage `train`, which other
-load on the machine hardly changes. At the end the table of all rungs is printed (python tools/results.py table).
+FOLDER holds image-mask pairs (docs/data-own.md); the word isic2018 in its place fetches the official archives, whose
+rungs are kept under names of their own, such as quick-3-isic2018. Every rung starts from the committed parameters, adds
+the settings of its profile and then its own, and runs up to `evaluate`; data and models go into this repository's
+cache, so that rungs share what they have in common. A rung that was killed goes on where it stopped. One that is
+in docs/results/ already is not run again. What is recorded as core-minutes is the CPU time of the stage `train`, which
+other load on the machine hardly changes. At the end the table of all rungs is printed (python tools/results.py table).
 """
 
 import argparse
@@ -34,11 +35,13 @@ def settings(rung: Mapping) -> list[str]:
     return [*lines, *(f"{name}={value}" for name, value in rung.get("settings", {}).items())]
 
 
-def climb(name: str, rung: Mapping, folder: Path, clone: Path) -> None:
+def climb(name: str, rung: Mapping, photographs: str, clone: Path) -> None:
     """Run one rung in the clone and keep what it gave."""
     run(clone, "git", "checkout", "--quiet", "--force", "HEAD")
-    run(clone, sys.executable, "tools/own.py", str(folder))
-    source = ["download.source=folder", f"download.folder={folder}"]
+    source = [f"download.source={OFFICIAL}"]
+    if photographs != OFFICIAL:
+        run(clone, sys.executable, "tools/own.py", photographs)
+        source = ["download.source=folder", f"download.folder={photographs}"]
     chosen = [part for setting in (*source, *settings(rung)) for part in ("-S", setting)]
     run(clone, *DVC, "exp", "run", *chosen, "preprocess")
     before = cpu_seconds()
@@ -49,6 +52,7 @@ def climb(name: str, rung: Mapping, folder: Path, clone: Path) -> None:
     results.keep(clone, name, **facts)
 
 
+OFFICIAL = "isic2018"
 DVC = (sys.executable, "-m", "dvc")
 
 
@@ -77,7 +81,7 @@ def cloned(work: Path) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder")
     parser.add_argument("rung", nargs="*")
     parser.add_argument("--rungs", type=Path, default=REPOSITORY / "benchmarks/ladder.yaml")
     parser.add_argument("--work", type=Path, default=REPOSITORY / ".cache/ladder")
@@ -85,12 +89,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rungs = yaml.safe_load(given.rungs.read_text(encoding="utf-8"))
     if unknown := set(given.rung) - rungs.keys():
         parser.error(f"{', '.join(sorted(unknown))}: not in {given.rungs}, which has {', '.join(rungs)}")
-    wanted = given.rung or list(rungs)
+    official = given.folder == OFFICIAL
+    photographs = OFFICIAL if official else str(Path(given.folder).expanduser().absolute())
+    wanted = {f"{name}-{OFFICIAL}" if official else name: rungs[name] for name in given.rung or rungs}
     clone = cloned(given.work.absolute())
-    for name in wanted:
+    for name, rung in wanted.items():
         if not (results.RUNS / name / "run.yaml").is_file():
-            print(f"== {name}: {rungs[name]['change']}", flush=True)
-            climb(name, rungs[name], given.folder.expanduser().absolute(), clone)
+            print(f"== {name}: {rung['change']}", flush=True)
+            climb(name, rung, photographs, clone)
     print(*results.ladder([results.RUNS / name for name in wanted]), sep="\n")
     return 0
 

@@ -91,6 +91,8 @@ def test_a_rung_that_is_kept_is_not_run_again(ladder, tmp_path, monkeypatch, cap
     assert ladder.main([str(tmp_path), "--rungs", str(tmp_path / "ladder.yaml")]) == 0
     assert climbed == ["b"]
     assert capsys.readouterr().out.splitlines()[-2:] == ["a", "b"]
+    assert ladder.main(["isic2018", "a", "--rungs", str(tmp_path / "ladder.yaml")]) == 0
+    assert climbed[1:] == ["a-isic2018"], "a run on other photographs is another run"
     with pytest.raises(SystemExit):
         ladder.main([str(tmp_path), "c", "--rungs", str(tmp_path / "ladder.yaml")])
     assert "c: not in" in capsys.readouterr().err
