@@ -64,16 +64,8 @@ def measure(files: dict[str, Path], limit: int | None, latency: float, reset: bo
         target = Path(folder, "raw")
         target.mkdir()
         begun = time.perf_counter()
-        isic2018.fetch(
-            target,
-            limit=limit,
-            seed=0,
-            test_set="none",
-            base_url=server.url,
-            archives=None,
-            work=Path(folder, "store"),
-            policy=RetryPolicy(backoff=0.1),
-        )
+        origin = isic2018.Origin(base_url=server.url, policy=RetryPolicy(backoff=0.1))
+        isic2018.fetch(target, isic2018.Choice(limit), origin, work=Path(folder, "store"))
         seconds = time.perf_counter() - begun
         assert broken == reset
         return {"requests": len(server.requests), "bytes": server.sent, "s": seconds}

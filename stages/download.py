@@ -70,41 +70,30 @@ def fetch(raw: Path, parameters: Parameters, workers: int | None) -> list[manife
             return folder.fetch(
                 raw,
                 folder=Path(parameters.folder),
-                keep_splits=parameters.keep_splits,
                 limit=limit,
                 seed=seed,
                 workers=worker_count(workers),
-                **masks(parameters),
+                reading=reading(parameters),
             )
         case "isic2018":
-            return isic2018.fetch(
-                raw,
-                test_set=parameters.test_set,
-                base_url=parameters.base_url,
-                archives=Path(parameters.archives) if parameters.archives else None,
-                allow_http=parameters.allow_http,
-                work=WORK,
-                record=SUMS,
-                workers=workers,
-                limit=limit,
-                seed=seed,
-            )
+            archives = Path(parameters.archives) if parameters.archives else None
+            origin = isic2018.Origin(archives, parameters.base_url, parameters.allow_http)
+            choice = isic2018.Choice(limit, seed, parameters.test_set)
+            return isic2018.fetch(raw, choice, origin, work=WORK, record=SUMS, workers=workers)
 
 
-def masks(parameters: Parameters) -> dict:
-    """How the masks of own data are read, those of an external set too."""
-    return {
-        "labels": parse(parameters.mask_lesion, parameters.mask_background, parameters.mask_void),
-        "mask_suffix": parameters.mask_suffix,
-    }
+def reading(parameters: Parameters) -> folder.Reading:
+    """How a folder of own data is read; an external set too, but for its splits."""
+    labels = parse(parameters.mask_lesion, parameters.mask_background, parameters.mask_void)
+    return folder.Reading(labels, parameters.mask_suffix, parameters.keep_splits)
 
 
 def fetch_external(raw: Path, source: Path, parameters: Parameters, workers: int) -> list[manifest.Pair]:
     """Copy the labelled set that is only evaluated; its ids are set apart from those of the source."""
     target = raw / "external"
     target.mkdir()
-    settings = masks(parameters) | {"keep_splits": False}  # all of it is evaluated
-    pairs = folder.fetch(target, folder=source, limit=None, seed=0, workers=workers, **settings)
+    whole = replace(reading(parameters), keep_splits=False)  # all of it is evaluated
+    pairs = folder.fetch(target, folder=source, limit=None, seed=0, workers=workers, reading=whole)
     groups.move(target, raw, "external_")
     metadata.move(target, raw, "external_")
     return [

@@ -59,7 +59,7 @@ def main() -> None:
     )
     with replaced(PROCESSED) as trained, replaced(HELD_OUT) as held_out:
         links = groups.links(groups.read(RAW))
-        data = process(RAW, pairs, trained, held_out, settings, runtime.workers, links)
+        data = process(RAW, pairs, (trained, held_out), settings, runtime.workers, links)
     for warning in data.warnings:
         print(f"preprocess: warning: {warning}", file=sys.stderr)
     summary = {"sources": dict(Counter(pair.source for pair in pairs))} | summarize(data)

@@ -39,9 +39,7 @@ def main() -> None:
     predictions = read_predictions(EVALUATION, len(both.samples), both.images.shape[1:3])
 
     galleries = list(
-        gallery.galleries(
-            results, predictions, both.images, both.masks, parameters.examples, parameters.seed, parameters.named()
-        )
+        gallery.galleries(results, predictions, both, parameters.examples, parameters.seed, parameters.named())
     )
     drawn = list(charts(results))
     page = render(results, galleries, drawn, data)

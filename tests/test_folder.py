@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from lesionseg.common.errors import InputError
 from lesionseg.download import layout
-from lesionseg.download.folder import fetch
+from lesionseg.download.folder import Reading, fetch
 
 REAL = Path(os.environ.get("LESIONSEG_REAL_DATA", Path(__file__).parents[2] / "shared/data"))
 
@@ -45,7 +45,9 @@ def problems(folder: Path) -> list[str]:
 
 def copied(folder: Path, target: Path, **changes) -> list:
     target.mkdir()
-    return fetch(target, **({"folder": folder, "limit": None, "seed": 0, "workers": 2} | changes))
+    how = {name: changes.pop(name) for name in ("labels", "mask_suffix", "keep_splits") if name in changes}
+    usual = {"folder": folder, "limit": None, "seed": 0, "workers": 2}
+    return fetch(target, **(usual | changes), reading=Reading(**how))
 
 
 # What is a pair

@@ -158,7 +158,7 @@ def read(root: Path, count: int = 3, named: tuple[str, ...] = ()) -> list[galler
     both = open_folders(root / "data/processed", root / "data/held_out")
     predictions = read_predictions(root / "data/evaluation", len(both.samples), both.images.shape[1:3])
     results = read_results(root / "data/evaluation", root / "plots", root / "models/trained")
-    return list(gallery.galleries(results, predictions, both.images, both.masks, count, 0, named))
+    return list(gallery.galleries(results, predictions, both, count, 0, named))
 
 
 def test_every_example_has_the_pixels_of_its_id(evaluation):

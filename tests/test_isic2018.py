@@ -44,8 +44,10 @@ class Fetch:
         self.calls += 1
         self.target = self.folder / f"raw{self.calls}"
         self.target.mkdir()
-        arguments = {"seed": 0, "test_set": "none", "archives": None, "work": self.store, "policy": QUICK} | changed
-        return isic2018.fetch(self.target, limit=limit, base_url=base_url, **arguments)
+        chosen = {name: changed.pop(name) for name in ("seed", "test_set") if name in changed}
+        kept = {name: changed.pop(name) for name in ("work", "record", "workers") if name in changed}
+        origin = isic2018.Origin(**({"base_url": base_url, "policy": QUICK} | changed))
+        return isic2018.fetch(self.target, isic2018.Choice(limit, **chosen), origin, **({"work": self.store} | kept))
 
 
 @pytest.fixture
@@ -202,8 +204,7 @@ from pathlib import Path
 from lesionseg.download.http_range import RetryPolicy
 from lesionseg.download import isic2018
 target = Path(sys.argv[2]); target.mkdir()
-isic2018.fetch(target, limit=None, seed=0, test_set="none", base_url=sys.argv[1], archives=None,
-               work=Path(sys.argv[3]), workers=3)
+isic2018.fetch(target, isic2018.Choice(None), isic2018.Origin(base_url=sys.argv[1]), work=Path(sys.argv[3]), workers=3)
 """
 
 

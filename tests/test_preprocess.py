@@ -533,7 +533,7 @@ pairs = [
     for i in range(count)
 ]
 settings = Settings(size=256, validation_fraction=0.2, duplicate_distance=None)
-process(Path("data/raw"), pairs, out, held_out, settings, workers=2)
+process(Path("data/raw"), pairs, (out, held_out), settings, workers=2)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
     raw = Raw(tmp_path, count=1)

@@ -27,7 +27,7 @@ def render(root: Path, examples: int = 2) -> str:
     both = open_folders(root / "data/processed", root / "data/held_out")
     predictions = read_predictions(root / "data/evaluation", len(both.samples), both.images.shape[1:3])
     results = read_results(root / "data/evaluation", root / "plots", root / "models/trained")
-    shown = list(gallery.galleries(results, predictions, both.images, both.masks, examples, 0))
+    shown = list(gallery.galleries(results, predictions, both, examples, 0))
     return report.render(results, shown, list(charts(results)), read_json(root / "data/summary/summary.json"))
 
 
@@ -342,4 +342,4 @@ def read_gallery(root: Path):
     both = open_folders(root / "data/processed", root / "data/held_out")
     predictions = read_predictions(root / "data/evaluation", len(both.samples), both.images.shape[1:3])
     results = read_results(root / "data/evaluation", root / "plots", root / "models/trained")
-    return gallery.galleries(results, predictions, both.images, both.masks, 1, 0)
+    return gallery.galleries(results, predictions, both, 1, 0)

@@ -35,25 +35,26 @@ PROBED = 5  # pairs whose pixels are looked at to tell exchanged folders
 _BLOCK = 1 << 20
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How a folder is read."""
+
+    labels: Labels | None = None  # what the masks' values stand for; None: white is lesion
+    mask_suffix: str | None = None  # what the name of a mask has after that of its image; None: found out
+    keep_splits: bool = True  # pairs in directories named after a validation or test set stay in it
+
+
 def fetch(
-    target: Path,
-    *,
-    folder: Path,
-    limit: int | None,
-    seed: int,
-    workers: int,
-    labels: Labels | None = None,
-    mask_suffix: str | None = None,
-    keep_splits: bool = True,
+    target: Path, *, folder: Path, limit: int | None, seed: int, workers: int, reading: Reading = Reading()
 ) -> list[Pair]:
     """Copy `limit` of the pairs in `folder` (None: all) to `target`, with `workers` threads.
 
-    `labels` say what the masks' values stand for (None: white is lesion). `keep_splits`: pairs in directories named
-    after a validation or test set stay in it. What is known of the images besides goes to groups.csv and metadata.csv
-    (see formats). Raises what `layout.find`, `read_side_tables` and `choose` raise before anything is written, and
-    InputError with a line for every mask that does not fit to the labels.
+    What is known of the images besides goes to groups.csv and metadata.csv (see formats). Raises what `layout.find`,
+    `read_side_tables` and `choose` raise before anything is written, and InputError with a line for every mask that
+    does not fit the labels.
     """
-    layout = find(folder, mask_suffix)
+    labels = reading.labels
+    layout = find(folder, reading.mask_suffix)
     _check_not_exchanged(folder, layout.pairs)
     tables = read_side_tables(folder, _names(layout))
     chosen = choose(layout.pairs, limit, seed)
@@ -74,7 +75,7 @@ def fetch(
     if tables.columns:
         metadata.add(target, tables.columns, {name: row for name, row in tables.metadata.items() if name in within})
     _say(folder, passed_over, tables.notes, copied, labels)
-    subsets = _given_subsets(folder, {name: layout.pairs[name].split for name in chosen}) if keep_splits else {}
+    subsets = _given_subsets(folder, {name: layout.pairs[name].split for name in chosen}) if reading.keep_splits else {}
     pairs = (copy.pair for copy in copied if copy.pair)
     return [replace(pair, subset=subsets.get(pair.id, "training")) for pair in pairs]
 

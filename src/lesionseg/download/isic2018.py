@@ -15,7 +15,7 @@ import re
 import shutil
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -86,47 +86,58 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Which pairs: `limit` of the training set (None: all), chosen by `seed`, and the whole of an official test set."""
+
+    limit: int | None
+    seed: int = 0
+    test_set: Literal["none", "validation", "test"] = "none"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where archives are taken from: the folder `archives` where they lie there, else a server."""
+
+    archives: Path | None = None
+    base_url: str | None = None  # None: the official host, then the older one
+    allow_http: bool = False
+    policy: RetryPolicy = field(default_factory=RetryPolicy)
+    sets: Mapping[str, OfficialSet] = field(default_factory=lambda: SETS)
+
+
 def fetch(
     target: Path,
+    choice: Choice,
+    origin: Origin,
     *,
-    limit: int | None,
-    seed: int,
-    test_set: Literal["none", "validation", "test"],
-    base_url: str | None,
-    archives: Path | None,
     work: Path,
-    workers: int | None = None,
-    allow_http: bool = False,
     record: Path | None = None,
-    policy: RetryPolicy | None = None,
-    sets: Mapping[str, OfficialSet] = SETS,
+    workers: int | None = None,
 ) -> list[Pair]:
-    """Fill `target` with `limit` training pairs (None: all) and the whole of the official `test_set`.
+    """Fill `target` with the pairs of the `choice`, taken from the `origin` with `workers` requests at a time.
 
-    Archives are taken from the folder `archives` where they lie there, else from `base_url` (None: the official
-    host, then the older one) with `workers` requests at a time. What was fetched is kept in `work`, and what is
-    missing is fetched by the next call. The SHA-256 of each file is held against the file `record` (see `sums`), or
-    written there when it is new and all has come. Raises InputError for archives that are not as they should be, and
-    when something could not be fetched, with what it was and how to go on.
+    What was fetched is kept in `work`, and what is missing is fetched by the next call. The SHA-256 of each file is
+    held against the file `record` (see `sums`), or written there when it is new and all has come. Raises InputError for
+    archives that are not as they should be, and when something could not be fetched, with what it was and how to go on.
     """
+    archives, sets = origin.archives, origin.sets
     if archives is not None and not archives.is_dir():
         raise InputError(
             f"download.archives: {archives}: no such directory, expected one with archives like "
             f"{sets['training'].images.name}.zip; null to fetch them"
         )
-    policy = policy or RetryPolicy()
-    connections = workers or policy.connections
+    connections = workers or origin.policy.connections
     known = sums.read(record) if record else {}
-    needed = {name: sets[name] for name in ("training", test_set) if name != "none"}
+    needed = {name: sets[name] for name in ("training", choice.test_set) if name != "none"}
     store = Store(work)
     plan, failures = None, []
     if archives is not None:
         _say_what_is_not_at_hand(archives, needed.values())
     try:
-        for host in [base_url] if base_url else HOSTS:
+        for host in [origin.base_url] if origin.base_url else HOSTS:
             try:
-                places = _Places(archives, host, base_url is None, policy, allow_http)
-                plan = _plan(places.open_all(needed), limit, seed, sets)
+                plan = _plan(_Places(origin, host).open_all(needed), choice, sets)
                 damaged = _fill(store, plan, connections)
                 if not damaged:
                     found = _verified(store, plan, known, record)
@@ -173,13 +184,10 @@ class _Wanted:
 
 @dataclass(frozen=True)
 class _Places:
-    """Where archives are looked for."""
+    """An origin with one of its hosts: where archives are looked for."""
 
-    archives: Path | None
+    origin: Origin
     host: str
-    official: bool  # the host must serve the archives that were published
-    policy: RetryPolicy
-    allow_http: bool
 
     def open_all(self, subsets: Mapping[str, OfficialSet]) -> dict[str, tuple[_Source, _Source]]:
         """(images, masks) of each subset, open. Raises TransferError, and InputError for all that are no archives."""
@@ -199,7 +207,7 @@ class _Places:
         return opened
 
     def open(self, archive: Archive) -> _Source:
-        path = _at_hand(self.archives, archive) if self.archives else None
+        path = _at_hand(self.origin.archives, archive) if self.origin.archives else None
         if path and path.is_dir():
             unpacked = Unpacked(path)
             return _Source(archive, unpacked, unpacked.members(lambda name: _is_sample(name) or name in NOTICES))
@@ -209,8 +217,8 @@ class _Places:
     def _open_remote(self, archive: Archive) -> RemoteFile:
         host = urlsplit(self.host)  # a query, such as a signature, stays behind the path
         path = f"{host.path.rstrip('/')}/{archive.name}.zip"
-        file = RemoteFile(urlunsplit(host._replace(path=path)), self.policy, allow_http=self.allow_http)
-        if self.official and file.size != archive.size:
+        file = RemoteFile(urlunsplit(host._replace(path=path)), self.origin.policy, allow_http=self.origin.allow_http)
+        if self.origin.base_url is None and file.size != archive.size:
             raise TransferError(
                 f"{file}: found {file.size} bytes, expected {archive.size}: not the archive that was published; "
                 "name the host in download.base_url to take it all the same"
@@ -268,9 +276,7 @@ def _open_local(archive: Archive, path: Path) -> LocalFile:
     return file
 
 
-def _plan(
-    opened: Mapping[str, tuple[_Source, _Source]], limit: int | None, seed: int, sets: Mapping[str, OfficialSet]
-) -> _Wanted:
+def _plan(opened: Mapping[str, tuple[_Source, _Source]], choice: Choice, sets: Mapping[str, OfficialSet]) -> _Wanted:
     """Match the pairs by id and choose. Raises InputError for every id that has an image or a mask only."""
     problems, pairs, parts = [], [], []
     seen: set[str] = set()
@@ -290,7 +296,7 @@ def _plan(
         seen |= matched
         if problems:
             continue
-        chosen = choose(matched, limit, seed) if subset == "training" else sorted(matched)
+        chosen = choose(matched, choice.limit, choice.seed) if subset == "training" else sorted(matched)
         parts.append((images, [*(image[name] for name in chosen), *_notices(images)]))
         parts.append((masks, [*(mask[name] for name in chosen), *_notices(masks)]))
         pairs += [(subset, name, (images.archive, image[name]), (masks.archive, mask[name])) for name in chosen]

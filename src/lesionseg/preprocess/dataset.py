@@ -86,13 +86,13 @@ class _Kept:
 def process(
     raw: Path,
     pairs: Sequence[Pair],
-    trained: Path,
-    held_out: Path,
+    folders: tuple[Path, Path],
     settings: Settings,
     workers: int | None = None,
     links: Iterable[tuple[str, str]] = (),
 ) -> DataSet:
-    """Write `images.npy`, `masks.npy` and `samples.csv` into two existing directories (see formats.processed).
+    """Write `images.npy`, `masks.npy` and `samples.csv` into two existing `folders`, `trained` and `held_out` (see
+    formats.processed).
 
     `pairs` are sorted by id. Those of the training subset are divided into train, val and test; train and val go to
     `trained`, all else to `held_out`. An external pair that shows the same picture as a training one is left out;
@@ -101,6 +101,7 @@ def process(
     duplicates. Raises InputError with every invalid pair unless `drop_invalid`, and when nothing is left to split or
     the masks as a whole cannot be right.
     """
+    trained, held_out = folders
     size = settings.size
     scratch = trained / "thumbnails.npy"
     with (

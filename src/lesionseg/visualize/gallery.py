@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from lesionseg.common.errors import InputError
-from lesionseg.formats.processed import Rows
+from lesionseg.formats.processed import Processed
 from lesionseg.inference import outline
 from lesionseg.inference.outline import PANEL, resized
 from lesionseg.visualize import palette, style
@@ -66,8 +66,7 @@ class Gallery:
 def galleries(
     results: Results,
     predictions: Predictions,
-    images: Rows,
-    masks: Rows,
+    data: Processed,
     count: int,
     seed: int,
     named: Sequence[str] = (),
@@ -75,7 +74,7 @@ def galleries(
     """For every split the gallery of the images `named`, if it has one, then those of every kind, `count` examples each
     (fewer where there are fewer images).
 
-    `images` uint8 (N, H, W, 3) and `masks` uint8 (N, H, W) are the processed arrays. Raises InputError for images
+    `data` has the photographs and masks. Raises InputError for images
     that were scored but have no prediction, and for named ones that were not scored.
     """
     place = {name: row for row, name in enumerate(predictions.ids)}
@@ -107,8 +106,8 @@ def galleries(
                     Example(
                         id=ids[position],
                         caption=f"Dice {dice[position]:.3f} · IoU {iou[position]:.3f}",
-                        image=images[predictions.rows[row]],
-                        truth=masks[predictions.rows[row]],
+                        image=data.images[predictions.rows[row]],
+                        truth=data.masks[predictions.rows[row]],
                         predicted=predictions.predicted[row],
                         probabilities=predictions.probabilities[row],
                     )
