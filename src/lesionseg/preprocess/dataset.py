@@ -16,7 +16,7 @@ from lesionseg.common.errors import InputError
 from lesionseg.formats.array_writer import ArrayWriter
 from lesionseg.formats.manifest import Pair
 from lesionseg.formats.processed import TRAINED, Sample, write_samples
-from lesionseg.preprocess import duplicates
+from lesionseg.preprocess import duplicates, views
 from lesionseg.preprocess.duplicates import Match
 from lesionseg.preprocess.pairs import BadPair, read_pairs
 from lesionseg.preprocess.plausibility import MaskSet
@@ -103,14 +103,17 @@ def process(
     """
     trained, held_out = folders
     size = settings.size
-    scratch = trained / "thumbnails.npy"
+    thumbnails_file, views_file = trained / "thumbnails.npy", trained / "views.npy"  # for this run only
     with (
         ArrayWriter(trained / "images.npy", (size, size, 3)) as images,
         ArrayWriter(trained / "masks.npy", (size, size)) as masks,
     ):
         kept, dropped = [], []
         mask_sets = {False: MaskSet(), True: MaskSet(may_be_empty=True)}  # whether external
-        with ArrayWriter(scratch, (duplicates.SIDE, duplicates.SIDE)) as thumbnails:
+        with (
+            ArrayWriter(thumbnails_file, (duplicates.SIDE, duplicates.SIDE)) as thumbnails,
+            ArrayWriter(views_file, (views.ROW,)) as described,
+        ):
             read = read_pairs(raw, [(pair.image, pair.mask) for pair in pairs], size, workers)
             for pair, result in zip(tqdm(pairs, "preprocess", unit="pair", disable=None), read, strict=True):
                 if isinstance(result, BadPair):
@@ -119,6 +122,7 @@ def process(
                 images.append(result.image)
                 masks.append(result.mask)
                 thumbnails.append(result.thumbnail)
+                described.append(result.view)
                 mask_sets[pair.subset == "external"].add(pair.id, result)
                 kept.append(_Kept(pair, result.width, result.height, result.lesion_fraction))
         if dropped and not settings.drop_invalid:
@@ -129,8 +133,10 @@ def process(
             )
         if wrong := [problem for mask_set in mask_sets.values() for problem in mask_set.problems()]:
             raise InputError(f"{raw}: {problem}" for problem in wrong)
-        found = _duplicates([one.pair for one in kept], np.load(scratch, mmap_mode="r"), settings.duplicate_distance)
-        scratch.unlink()
+        seen = (np.load(file, mmap_mode="r") for file in (thumbnails_file, views_file))
+        found = _duplicates([one.pair for one in kept], *seen, settings.duplicate_distance)
+        thumbnails_file.unlink()
+        views_file.unlink()
 
         joined = [*found, *_as_matches(kept, links)]
         leaking = _leaking(kept, joined)
@@ -159,14 +165,28 @@ def process(
     return DataSet(samples, sorted(dropped, key=lambda item: item.pair.id), _by_id(kept, found), warnings)
 
 
-def _duplicates(pairs: Sequence[Pair], thumbnails: np.ndarray, distance: int | None) -> list[Match]:
-    """Identical files, and near-duplicates among what differs."""
+def _duplicates(
+    pairs: Sequence[Pair], thumbnails: np.ndarray, described: np.ndarray, distance: int | None
+) -> list[Match]:
+    """Identical files, and among what differs near-duplicates and other views of one picture."""
     same = duplicates.identical([pair.image_sha256 for pair in pairs])
     matches = [Match(first, second, 0, 1.0) for first, second in same]
     if distance is not None:
         # One of each set of identical files stands for all: else a thousand copies are half a million near pairs.
         unique = np.setdiff1d(np.arange(len(pairs)), [second for _, second in same])
-        matches += duplicates.near_duplicates(thumbnails, distance, unique)
+        near = duplicates.near_duplicates(thumbnails, distance, unique)
+        known = {(match.first, match.second) for match in near}
+        inside = np.array([pair.subset in (DIVIDED, GIVEN_VAL) for pair in pairs])
+        # First among themselves, so that nothing held out changes which of those to train on belong together.
+        other = views.find(described, unique[inside[unique]])
+        if not inside.all():
+            other += [match for match in views.find(described, unique) if not inside[list(match[:2])].all()]
+        matches += near
+        matches += [
+            Match(first, second, duplicates.hash_distance(thumbnails, first, second), correlation)
+            for first, second, correlation in other
+            if (first, second) not in known
+        ]
     return sorted(matches, key=lambda match: (match.first, match.second))
 
 

@@ -60,6 +60,12 @@ def hashes(thumbnails: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
+def hash_distance(thumbnails: np.ndarray, first: int, second: int) -> int:
+    """The differing bits of two images' hashes."""
+    left, right = hashes(thumbnails[[first, second]])
+    return int(np.count_nonzero(left != right))
+
+
 def close_pairs(bits: np.ndarray, distance: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All i < j whose hashes differ in at most `distance` bits: arrays of i, j and the distance."""
     found = [np.empty((3, 0), np.int64)]
@@ -102,7 +108,7 @@ def structure_correlation(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
     The best over shifts of up to 2 pixels each way; 0 where a picture has no structure.
     """
-    left, right = _structure(left), _structure(right)
+    left, right = structure(left), structure(right)
     best = np.zeros(len(left), np.float32)
     for down in range(-SHIFT, SHIFT + 1):
         for across in range(-SHIFT, SHIFT + 1):
@@ -114,7 +120,7 @@ def structure_correlation(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return best
 
 
-def _structure(thumbnails: np.ndarray) -> np.ndarray:
+def structure(thumbnails: np.ndarray) -> np.ndarray:
     """Each pixel relative to the mean and the deviation around it; +4 grey levels keep noise on bare skin small."""
     pixels = np.asarray(thumbnails, np.float32)
     detail = pixels - gaussian_filter(pixels, (0, 1.5, 1.5))

@@ -14,6 +14,7 @@ from lesionseg.images.decoding import Decoded, ImageError, decode, rgb
 from lesionseg.images.header import SIDEWAYS
 from lesionseg.images.masks import binary, shrink
 from lesionseg.preprocess.duplicates import thumbnail
+from lesionseg.preprocess.views import describe
 
 BLACK = 16  # of 255: what 12 bits look like in 16; no photograph is so dark
 PAIRS_A_PROCESS = 32  # the start of a process, about half a second, is worth it from here on
@@ -26,6 +27,7 @@ class ReadPair:
     image: np.ndarray  # uint8 (size, size, 3) RGB
     mask: np.ndarray  # uint8 (size, size) of 0 and 1
     thumbnail: np.ndarray  # see duplicates.thumbnail
+    view: np.ndarray  # see views.describe
     width: int  # native size, upright
     height: int
     lesion_fraction: float  # of the native mask
@@ -87,6 +89,7 @@ def _read_pair(raw: Path, image: str, mask: str, size: int) -> ReadPair | BadPai
         image=pixels,
         mask=shrink(shape, size),
         thumbnail=thumbnail(pixels),
+        view=describe(pixels),
         width=width,
         height=height,
         lesion_fraction=lesion_pixels / (width * height),
