@@ -2,37 +2,62 @@
 
 import argparse
 import hashlib
-import json
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from lesionseg.common.errors import InputError
-from lesionseg.common.files import atomic, write_csv, write_json
+from lesionseg.common.files import write_csv, write_json
 from lesionseg.common.hardware import choose_device, describe_device
-from lesionseg.common.parallel import worker_count
+from lesionseg.common.parallel import ordered_map, worker_count
 from lesionseg.common.text import printable
 from lesionseg.images.decoding import ImageError, read_rgb
-from lesionseg.images.naming import EXTENSIONS
 from lesionseg.inference.settings import Settings
-from lesionseg.predict.model import Changes, Model, Segmentation, load
+from lesionseg.predict import truth
+from lesionseg.predict.lesions import COLUMNS, measured
+from lesionseg.predict.model import Changes, Model, Shrunk, load
+from lesionseg.predict.outlines import Outlined, write_coco, write_geojson
+from lesionseg.predict.pictures import write_numbers, write_overlay, write_png
+from lesionseg.predict.targets import COCO, RECORD, TABLE, Targets, find, targets, written_before
+from lesionseg.predict.targets import check as check_targets
+from lesionseg.scoring.counts import Counts
 
 PACKAGES = ("torch", "numpy", "pillow", "opencv-python-headless")  # whose arithmetic shows in a mask
-TABLE, RECORD = "lesions.csv", "run.json"
-BATCH = 8  # photographs decoded ahead of the network
-UNDECIDED = (0.25, 0.75)  # probabilities between these count as undecided
-COLUMNS = (
-    "image", "mask", "width", "height", "lesion_pixels", "lesion_fraction", "left", "top", "right", "bottom",
-    "components", "mean_probability", "undecided_fraction", "touches_edge",
-)  # fmt: skip
+
+cv2.setNumThreads(1)  # the cores are shared out photograph by photograph; cv2's own threads would get in the way
+
+
+class Finished(NamedTuple):
+    """What became of one photograph, its files being written."""
+
+    row: dict  # of lesions.csv, without the names of files
+    counts: Counts | None = None  # against the true mask, where there is one
+    problem: str | None = None
+
+
+@dataclass
+class Outcome:
+    """What became of the photographs, as far as the run has come."""
+
+    finished: dict[Path, Finished] = field(default_factory=dict)
+    unread: dict[Path, str] = field(default_factory=dict)  # why
+
+    @property
+    def problems(self) -> dict[Path, str]:
+        """Of those that cannot be read, or whose true mask cannot."""
+        return self.unread | {path: each.problem for path, each in self.finished.items() if each.problem}
+
+    @property
+    def counts(self) -> list[Counts]:
+        """Of those that have been compared."""
+        return [each.counts for each in self.finished.values() if each.counts]
 
 
 def run(options: argparse.Namespace) -> None:
@@ -42,28 +67,41 @@ def run(options: argparse.Namespace) -> None:
     """
     check(options)
     names = find(options.photographs, options.output)
-    kinds = ("segmentation", "probabilities") if options.probabilities else ("segmentation",)
-    targets = {path: {kind: options.output / f"{name}_{kind}.png" for kind in kinds} for path, name in names.items()}
-    check_targets(options.output, targets)
+    masks: truth.Masks = {}
+    if options.truth:
+        names = truth.without_masks(names, options.truth)
+        masks = truth.find_truth(options.truth, names)
+    wanted = targets(names, options.output, kinds(options))
+    of_the_set = [TABLE, RECORD, *([COCO] if options.outlines else [])]
+    check_targets(options.output, wanted, of_the_set, (path for files in masks.values() for path in files))
     model = load(options.model, choose_device(options.device, called="--device"), **changes(options))
     if not model.evaluated:
         print(f"predict: {model.path} holds no settings, it was not evaluated; the defaults of the others are used")
-    rows: list[dict] = []
-    failed: dict[Path, str] = {}
-    # Written first: files of a run that is interrupted are known to be ours when it is repeated.
-    write_json(options.output / RECORD, record(options, model, {}, targets))
-    predicted = segmentations(model, list(names), worker_count(options.workers), failed)
-    for path, segmentation in tqdm(predicted, "predict", len(names), unit="image", disable=None):
-        pixels = {"segmentation": segmentation.mask * np.uint8(255), "probabilities": segmentation.probabilities}
-        for kind, target in targets[path].items():
-            save(target, pixels[kind])
-        rows.append(measured(path, targets[path]["segmentation"].relative_to(options.output), segmentation))
-    write_csv(options.output / TABLE, COLUMNS, rows)
-    outcome = {row["image"]: "done" for row in rows}
-    outcome |= {printable(str(path)): printable(reason) for path, reason in failed.items()}
-    write_json(options.output / RECORD, record(options, model, outcome, targets))
-    if failed:
-        raise InputError(f"{path}: {reason}" for path, reason in failed.items())
+    written = [path for path in written_before(options.output) if path.exists()]
+    written += [path for files in wanted.values() for path in files.values()]
+    written += [options.output / name for name in of_the_set]
+    listed = list(dict.fromkeys(str(path.relative_to(options.output)) for path in written))
+    outcome, about = Outcome(), record(model)
+
+    def save_record() -> None:
+        files = {printable(str(path)): "done" for path in outcome.finished}
+        files |= {printable(str(path)): printable(reason) for path, reason in outcome.problems.items()}
+        scores = {"truth": scored(options.truth, len(names), outcome)} if options.truth else {}
+        write_json(options.output / RECORD, about | scores | {"files": files, "written": listed})
+
+    save_record()  # files of a run that is killed are known to be ours when it is repeated
+    try:
+        predict_all(model, wanted, masks, worker_count(options.workers), outcome)
+    finally:  # what is done counts, also after Ctrl-C
+        columns = [*COLUMNS, *(truth.SCORES if options.truth else ())]
+        write_csv(options.output / TABLE, columns, rows(options.output, wanted, outcome, columns))
+        if options.outlines:
+            write_coco(options.output / COCO, outlined(wanted, outcome))
+        save_record()
+    if options.truth:
+        say_scores(scored(options.truth, len(names), outcome))
+    if outcome.problems:
+        raise InputError(f"{path}: {reason}" for path, reason in outcome.problems.items())
 
 
 def check(options: argparse.Namespace) -> None:
@@ -88,101 +126,95 @@ def changes(options: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in named.items() if value is not None}
 
 
-def find(photographs: Sequence[Path], output: Path) -> dict[Path, Path]:
-    """The files to predict, those named and every image below a folder that is named, and what their results are
-    called: the path below that folder without extension; of files that would share it, with extension and folder.
-
-    An output directory inside such a folder is passed over. Raises InputError for what is not there.
-    """
-    below: dict[Path, Path] = {}  # file -> the folder its name starts at
-    problems = []
-    for path in photographs:
-        if path.is_dir():
-            if path.resolve() == output.resolve():
-                problems.append(
-                    f"--output: {output} is the folder of the photographs; name another, such as {output}/masks"
-                )
-                continue
-            files = sorted(file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS and file.is_file())
-            if path.resolve() in output.resolve().parents:
-                files = [file for file in files if output.resolve() not in file.resolve().parents]
-            below |= {file: path for file in files if file not in below}
-            if not files:
-                problems.append(f"{path}: no image in it ({', '.join(EXTENSIONS)})")
-        elif path.exists():
-            below.setdefault(path, path.parent)
-        else:
-            problems.append(f"{path}: no such file or directory")
-    if problems:
-        raise InputError(problems)
-    short = {path: path.relative_to(folder).with_suffix("") for path, folder in below.items()}
-    times = Counter(short.values())
-    return {
-        path: short[path] if times[short[path]] == 1 else Path(folder.resolve().name, path.relative_to(folder))
-        for path, folder in below.items()
+def kinds(options: argparse.Namespace) -> list[str]:
+    """What is written for each photograph, keys of targets.ENDINGS."""
+    asked = {
+        "segmentation": True,
+        "overlay": options.overlay,
+        "probabilities": options.probabilities == "png",
+        "numbers": options.probabilities == "npy",
+        "outlines": options.outlines,
     }
+    return [kind for kind, wanted in asked.items() if wanted]
 
 
-def segmentations(
-    model: Model, files: Sequence[Path], workers: int, failed: dict[Path, str]
-) -> Iterator[tuple[Path, Segmentation]]:
-    """(file, segmentation) of each file that can be read; the reasons of the others go into `failed`.
+def predict_all(model: Model, wanted: Targets, masks: truth.Masks, workers: int, outcome: Outcome) -> None:
+    """Predict and write the files of every photograph that can be read, and fill `outcome`.
 
-    The next photographs are decoded while the network computes; memory holds two batches.
+    `workers` threads decode the next photographs and as many enlarge, measure and write the last ones, while the
+    network computes. Memory holds a batch and, at native size, a photograph a thread.
     """
 
-    def decoded(path: Path) -> tuple[np.ndarray, tuple[int, int]] | ImageError:
+    def finish(item: tuple[Path, np.ndarray, Shrunk]) -> tuple[Path, Finished]:
+        path, probabilities, photograph = item
+        return path, finished(model, path, probabilities, photograph, wanted[path], masks.get(path, ()))
+
+    predicted = probabilities_of(model, list(wanted), workers, outcome.unread)
+    results = ordered_map(finish, predicted, workers)
+    outcome.finished.update(tqdm(results, "predict", len(wanted), unit="image", disable=None))
+
+
+def probabilities_of(
+    model: Model, files: Sequence[Path], workers: int, unread: dict[Path, str]
+) -> Iterator[tuple[Path, np.ndarray, Shrunk]]:
+    """Each file that can be read with the network's probabilities; why the others cannot goes into `unread`."""
+
+    def decoded(path: Path) -> Shrunk | str:
         try:
             return read_rgb(path, model.image_size)
         except ImageError as error:
-            return error
+            return str(error)
+        except OSError as error:
+            return f"{error.strerror}; cannot be read"
 
-    batches = [files[start : start + BATCH] for start in range(0, len(files), BATCH)]
-    with ThreadPoolExecutor(workers) as pool:
-        ahead = [pool.submit(decoded, path) for path in batches[0]] if batches else []
-        for number, batch in enumerate(batches):
-            current = [job.result() for job in ahead]
-            following = batches[number + 1] if number + 1 < len(batches) else []
-            ahead = [pool.submit(decoded, path) for path in following]
-            readable = []
-            for path, photograph in zip(batch, current, strict=True):
-                if isinstance(photograph, ImageError):
-                    failed[path] = str(photograph)
-                else:
-                    readable.append((path, photograph))
-            yield from zip(
-                [path for path, _ in readable], model.segment(photograph for _, photograph in readable), strict=True
-            )
+    ahead: deque[Path] = deque()
+
+    def photographs() -> Iterator[Shrunk]:
+        for path, found in zip(files, ordered_map(decoded, files, workers), strict=True):
+            if isinstance(found, str):
+                unread[path] = found
+            else:
+                ahead.append(path)
+                yield found
+
+    for probabilities, photograph in model.probabilities(photographs()):
+        yield ahead.popleft(), probabilities, photograph
 
 
-def measured(path: Path, mask_file: Path, segmentation: Segmentation) -> dict:
-    """A row of lesions.csv; the bounding box in pixels, right and bottom exclusive, empty without lesion."""
-    mask, probabilities = segmentation.mask, segmentation.probabilities / 255
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    pixels = int(mask.sum())
-    box = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1) if pixels else ("", "", "", "")
-    undecided = (probabilities > UNDECIDED[0]) & (probabilities < UNDECIDED[1])
-    edge = mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any()
-    return dict(
-        zip(
-            COLUMNS,
-            (
-                printable(str(path)), printable(str(mask_file)), mask.shape[1], mask.shape[0], pixels,
-                f"{pixels / mask.size:.6f}", *box, cv2.connectedComponents(mask, connectivity=4)[0] - 1,
-                f"{probabilities[mask == 1].mean():.4f}" if pixels else "", f"{undecided.mean():.6f}", int(edge),
-            ),
-            strict=True,
-        )
-    )  # fmt: skip
-
-
-def record(
-    options: argparse.Namespace,
+def finished(
     model: Model,
-    outcome: dict[str, str],
-    targets: dict[Path, dict[str, Path]],
-) -> dict:
-    """What run.json holds: the model, how it was run, what became of every file, and the files that are ours."""
+    path: Path,
+    probabilities: np.ndarray,
+    photograph: Shrunk,
+    files: Mapping[str, Path],
+    true_masks: Sequence[Path],
+) -> Finished:
+    """Write what was asked for of one photograph, and measure it."""
+    segmentation = model.finish(probabilities, photograph)
+    mask = segmentation.mask
+    row, counts, problem = measured(segmentation), None, None
+    outlines = {"predicted": mask}
+    if true_masks:
+        try:
+            outlines["truth"] = truth.read_truth(true_masks, mask.shape)
+            counts, scores = truth.scored(mask, outlines["truth"])
+            row |= scores
+        except ImageError as error:
+            problem = f"not scored: {error}"
+    write_png(files["segmentation"], mask * np.uint8(255))
+    if "probabilities" in files:
+        write_png(files["probabilities"], segmentation.probabilities)
+    if "numbers" in files:
+        write_numbers(files["numbers"], segmentation.probabilities)
+    if "outlines" in files:
+        write_geojson(files["outlines"], mask)
+    if "overlay" in files:
+        write_overlay(files["overlay"], read_rgb(path)[0], outlines)
+    return Finished(row, counts, problem)
+
+
+def record(model: Model) -> dict:
+    """What run.json says of the model and how it was run."""
     return {
         "model": str(model.path),
         "model_sha256": hashlib.sha256(model.path.read_bytes()).hexdigest(),
@@ -190,42 +222,38 @@ def record(
         "versions": {name: version(name) for name in PACKAGES},
         "device": describe_device(model.device),
         "settings": model.settings.as_dict(),
-        "files": outcome,
-        "written": [str(path.relative_to(options.output)) for kinds in targets.values() for path in kinds.values()],
     }
 
 
-def check_targets(output: Path, targets: dict[Path, dict[str, Path]]) -> None:
-    """Raise InputError where something to be written is a photograph, is written twice, or is there and not of this
-    command: only what the run.json beside it lists is replaced."""
-    if output.exists() and not output.is_dir():
-        raise InputError(f"--output: {output} is a file, expected a directory")
-    ours = _written_before(output)
-    photographs = {path.resolve() for path in targets}
-    wanted = [path for kinds in targets.values() for path in kinds.values()]
-    problems, seen = [], set()
-    for path in [*wanted, output / TABLE, output / RECORD]:
-        known = path.resolve() in ours
-        if path.resolve() in photographs:
-            problems.append(f"{path}: is one of the photographs and would be replaced; choose another --output")
-        elif path.resolve() in seen:
-            problems.append(f"{path}: two photographs would get this name; rename one")
-        elif path.exists() and not known:
-            problems.append(f"{path}: is there and not of an earlier run of this command; choose another --output")
-        seen.add(path.resolve())
-    if problems:
-        raise InputError(problems)
+def rows(output: Path, wanted: Targets, outcome: Outcome, columns: Sequence[str]) -> Iterator[dict]:
+    """The rows of lesions.csv; empty where there is nothing to say."""
+    for path, each in outcome.finished.items():
+        mask = wanted[path]["segmentation"].relative_to(output)
+        names = {"image": printable(str(path)), "mask": printable(str(mask))}
+        yield dict.fromkeys(columns, "") | names | each.row
 
 
-def _written_before(output: Path) -> set[Path]:
-    """The files that an earlier run says it wrote to `output`; none where run.json is missing or something else's."""
-    try:
-        names = json.loads((output / RECORD).read_text(encoding="utf-8"))["written"]
-        return {(output / name).resolve() for name in [*names, TABLE, RECORD]}
-    except (OSError, ValueError, KeyError, TypeError):
-        return set()
+def outlined(wanted: Targets, outcome: Outcome) -> Iterator[Outlined]:
+    """What coco.json lists: the photographs that are done."""
+    for path, each in outcome.finished.items():
+        yield Outlined(str(path), each.row["width"], each.row["height"], wanted[path]["outlines"])
 
 
-def save(path: Path, pixels: np.ndarray) -> None:
-    with atomic(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG", compress_level=3)
+def scored(folder: Path, photographs: int, outcome: Outcome) -> dict:
+    """What run.json says of the scores."""
+    compared = len(outcome.counts)
+    return {
+        "folder": str(folder),
+        "scored": compared,
+        "not_scored": photographs - compared,
+        **truth.summary(outcome.counts),
+    }
+
+
+def say_scores(scores: dict) -> None:
+    if scores["not_scored"]:
+        print(f"predict: photographs without a true mask that can be compared: {scores['not_scored']}")
+    for kind, over in (("pooled", "all pixels"), ("per_image_mean", "mean over photographs")):
+        if kind in scores:
+            figures = ", ".join(f"{name} {value:.4f}" for name, value in scores[kind].items())
+            print(f"predict: {figures} ({over}, {scores['scored']} photographs, native size)")

@@ -80,6 +80,10 @@ class Model:
 
         A photograph is what `shrunk(image, image_size)` gives.
         """
+        return (self.finish(*each) for each in self.probabilities(photographs))
+
+    def probabilities(self, photographs: Iterable[Shrunk]) -> Iterator[tuple[np.ndarray, Shrunk]]:
+        """Yield the network's 8-bit probabilities (S, S) of each photograph, and the photograph, for `finish`."""
         held: deque[Shrunk] = deque()  # those the network has not given back yet
 
         def images() -> Iterator[np.ndarray]:
@@ -88,16 +92,16 @@ class Model:
                 yield photograph[0]
 
         for prediction in stream(self.network, images(), self.device, self.settings.test_time_augmentation):
-            pixels, (width, height) = held.popleft()
-            yield self._finish(prediction.averaged, pixels, (height, width))
+            yield prediction.averaged, held.popleft()
 
-    def _finish(self, probabilities: np.ndarray, pixels: np.ndarray, shape: tuple[int, int]) -> Segmentation:
+    def finish(self, probabilities: np.ndarray, photograph: Shrunk) -> Segmentation:
         """Refine and clean at the network's resolution, then enlarge, as the evaluation does before it scores."""
+        pixels, (width, height) = photograph
         level = self.settings.level
         if refine := REFINERS[self.settings.refinement]:
             probabilities = refine(probabilities, pixels)
         _, probabilities = cleaned(probabilities, level, self.settings.cleaning)
-        at_native = native.resize(probabilities, shape)
+        at_native = native.resize(probabilities, (height, width))
         return Segmentation((at_native >= level).view(np.uint8), at_native)
 
 

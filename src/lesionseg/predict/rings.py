@@ -76,7 +76,7 @@ def _rings(padded: np.ndarray) -> list[np.ndarray]:
     across, along = np.empty(len(x), np.int64), np.empty(len(x), np.int64)
     across[0::2], across[1::2] = np.arange(1, len(x), 2), np.arange(0, len(x), 2)
     along[along_columns[0::2]], along[along_columns[1::2]] = along_columns[1::2], along_columns[0::2]
-    across, along = across.tolist(), along.tolist()
+    other_end, onwards = across.tolist(), along.tolist()
     corners = np.column_stack([x, y])
     done = [False] * len(x)
     rings = []
@@ -85,8 +85,8 @@ def _rings(padded: np.ndarray) -> list[np.ndarray]:
             continue
         here, ring = first, []
         while not done[here]:
-            ring += [here, across[here]]
-            done[here] = done[across[here]] = True
-            here = along[across[here]]
+            ring += [here, other_end[here]]
+            done[here] = done[other_end[here]] = True
+            here = onwards[other_end[here]]
         rings.append(corners[ring])
     return rings

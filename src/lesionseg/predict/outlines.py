@@ -1,0 +1,99 @@
+"""Outlines as files that other programs read: GeoJSON a photograph, as QuPath imports it, and COCO JSON for the set."""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from lesionseg.common.files import atomic
+from lesionseg.common.text import printable
+from lesionseg.inference.outline import PREDICTION, rgb
+from lesionseg.predict.rings import filled, polygons
+
+CLASS = "lesion"
+
+
+class Outlined(NamedTuple):
+    """A photograph whose outlines are written, as COCO lists it."""
+
+    image: str
+    width: int  # pixels
+    height: int
+    outlines: Path  # its GeoJSON
+
+
+def write_geojson(path: Path, mask: np.ndarray) -> None:
+    """Write the components of a mask, uint8 (H, W), as a FeatureCollection: a polygon with its holes each.
+
+    Rings are closed, as GeoJSON has it, and coordinates pixels of the upright photograph, as QuPath has it.
+    """
+    features = [
+        {
+            "type": "Feature",
+            "geometry": {"type": "Polygon", "coordinates": [_closed(ring) for ring in (one.outer, *one.holes)]},
+            "properties": {
+                "objectType": "annotation",
+                "classification": {"name": CLASS, "color": list(rgb(PREDICTION))},
+            },
+        }
+        for one in polygons(mask)
+    ]
+    with atomic(path) as temporary:
+        temporary.write_text(_json({"type": "FeatureCollection", "features": features}) + "\n", encoding="utf-8")
+
+
+def write_coco(path: Path, photographs: Iterable[Outlined]) -> None:
+    """Write the outlines of all photographs as one COCO file, an annotation a component, from their GeoJSON files.
+
+    One photograph is held at a time. A component with holes, which COCO's polygons cannot have, is run-length encoded.
+    """
+    photographs = list(photographs)
+    images = [
+        {"id": number, "file_name": printable(one.image), "width": one.width, "height": one.height}
+        for number, one in enumerate(photographs, start=1)
+    ]
+    head = {"images": images, "categories": [{"id": 1, "name": CLASS, "supercategory": "skin"}]}
+    annotation = 0
+    with atomic(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        file.write(_json(head)[:-1] + ',"annotations":[')
+        for number, photograph in enumerate(photographs, start=1):
+            for entry in _annotations(photograph):
+                annotation += 1
+                file.write(",\n" if annotation > 1 else "\n")
+                file.write(_json({"id": annotation, "image_id": number, "category_id": 1, "iscrowd": 0} | entry))
+        file.write("\n]}\n")
+
+
+def _annotations(photograph: Outlined) -> Iterator[dict]:
+    for feature in json.loads(photograph.outlines.read_text(encoding="utf-8"))["features"]:
+        rings = [np.array(ring[:-1]) for ring in feature["geometry"]["coordinates"]]
+        (left, top), (right, bottom) = rings[0].min(0).tolist(), rings[0].max(0).tolist()
+        yield {
+            "segmentation": [rings[0].ravel().tolist()] if len(rings) == 1 else _run_lengths(rings, photograph),
+            "area": sum(map(_signed_area, rings)),
+            "bbox": [left, top, right - left, bottom - top],
+        }
+
+
+def _run_lengths(rings: list[np.ndarray], photograph: Outlined) -> dict:
+    """COCO's uncompressed form: lengths of the runs of 0, 1, 0, …, down the columns, left to right."""
+    pixels = filled(rings, (photograph.height, photograph.width)).ravel(order="F")
+    ends = np.flatnonzero(np.diff(pixels)) + 1
+    lengths = np.diff([0, *ends, len(pixels)]).tolist()
+    return {"size": [photograph.height, photograph.width], "counts": [0, *lengths] if pixels[0] else lengths}
+
+
+def _signed_area(ring: np.ndarray) -> int:
+    """In pixels, positive clockwise as seen in the picture: a hole counts against its outer ring."""
+    x, y = ring.T.astype(np.int64)
+    return int(x @ np.roll(y, -1) - y @ np.roll(x, -1)) // 2
+
+
+def _closed(ring: np.ndarray) -> list[list[int]]:
+    return [*ring.tolist(), ring[0].tolist()]
+
+
+def _json(content: dict) -> str:
+    return json.dumps(content, separators=(",", ":"), ensure_ascii=False)
