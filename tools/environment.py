@@ -8,9 +8,10 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+import yaml
 from import_closure import REPOSITORY, packages
 
-STAGES = ("download", "preprocess", "train", "evaluate", "visualize")
+STAGES = tuple(yaml.safe_load((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))["stages"])
 # import name -> distribution, of the packages that compute: pixels, numbers, pictures. What only reads settings, shows
 # progress or moves bytes cannot change a result.
 COMPUTING = {

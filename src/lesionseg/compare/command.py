@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def images(compared: Comparison) -> Iterable[str]:
-    """How many images of each split the figures rest on."""
+    """How many images of each split the scores rest on."""
     return [f"{split}: compared on {number} images." for split, number in compared.images.items()]
 
 

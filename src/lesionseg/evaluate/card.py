@@ -1,6 +1,6 @@
 """MODEL_CARD.md: what a model is, what it was made of and how well it does, in the form that model hubs read.
 
-Written beside the model by the stage that evaluates it, so that figures and model cannot be of different runs. The
+Written beside the model by the stage that evaluates it, so that scores and model cannot be of different runs. The
 words are in card.md.j2; what they say of the data is chosen here. The bytes depend on the evaluation alone.
 """
 
@@ -144,15 +144,15 @@ def render(evaluated: Evaluated) -> str:
         titles={split: title for split, (title, _) in SPLITS.items()},
         recipe={name[6:]: value for name, value in evaluated.trained.items() if name.startswith("train.")},
         metrics=METRICS,
-        figure=figure,
+        score=score,
         worst=evaluated.shown(),
         breakdowns=lambda detail: {name[3:]: part for name, part in detail.items() if name.startswith("by_")},
         picture=PICTURE,
     )
 
 
-def figure(numbers: Mapping, name: str, decimals: int) -> str:
-    """A figure with its 95 % interval where it has one."""
+def score(numbers: Mapping, name: str, decimals: int) -> str:
+    """A score with its 95 % interval where it has one."""
     value, low, high = (numbers.get(f"{name}{end}") for end in ("", "_low", "_high"))
     if value is None:
         return "–"

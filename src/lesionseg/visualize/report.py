@@ -210,15 +210,15 @@ def number(value: object) -> str:
     return str(value)
 
 
-def interval(figures: Mapping, name: str) -> str:
-    """The interval of a figure, or nothing."""
-    low, high = figures.get(f"{name}_low"), figures.get(f"{name}_high")
+def interval(numbers: Mapping, name: str) -> str:
+    """The interval of a score, or nothing."""
+    low, high = numbers.get(f"{name}_low"), numbers.get(f"{name}_high")
     return "" if low is None or high is None else f"{number(low)} to {number(high)}"
 
 
-def _is_bound(name: str, figures: Mapping) -> bool:
+def _is_bound(name: str, numbers: Mapping) -> bool:
     stem, _, end = name.rpartition("_")
-    return end in ("low", "high") and stem in figures
+    return end in ("low", "high") and stem in numbers
 
 
 def _headline(evaluation: Mapping[str, Mapping]) -> list[tuple[str, str, list[tuple[str, str]]]]:

@@ -93,7 +93,7 @@ HISTORY = ("epoch", "train_loss", "train_dice", "train_iou", "val_loss", "val_di
 
 @dataclass(frozen=True)
 class Results:
-    """Every figure and table of one evaluation."""
+    """Every number and table of one evaluation."""
 
     evaluation: dict[str, dict]  # split -> its scores and breakdowns, in the order of EVALUATED
     labels: dict[str, str]  # what the page calls the columns of per_image that are metrics
