@@ -147,6 +147,15 @@ def test_one_directory_of_the_two(tmp_path, present):
     assert f"found {present}/ without {absent}/" in problems(tmp_path)[0]
 
 
+def test_masks_of_an_unknown_ending_in_the_one_directory(tmp_path):
+    for name in "ab":
+        photograph(tmp_path / f"images/{name}.jpg")
+        outline(tmp_path / f"images/{name}_expert.png")
+    (problem,) = problems(tmp_path)
+    assert "_expert (2)" in problem
+    assert "name another ending with download.mask_suffix" in problem
+
+
 def test_an_empty_data_set(tmp_path):
     (tmp_path / "README.md").touch()
     assert "no image and no mask" in problems(tmp_path)[0]

@@ -97,6 +97,23 @@ def test_what_cannot_be_a_dependency_is_refused(repository, tmp_path, monkeypatc
     assert Path("dvc.yaml").read_text(encoding="utf-8") == PIPELINE
 
 
+def test_pictures_that_were_not_fetched_are_named_with_the_command(repository, tmp_path, monkeypatch, capsys):
+    """DVC would take the pointers for the pictures, and stops at a broken link without saying what it is."""
+    folder = tmp_path / "pairs"
+    (folder / "masks").mkdir(parents=True)
+    (folder / ".git").mkdir()
+    (folder / ".git/x").symlink_to("nowhere")
+    (folder / "a.jpg").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
+    for number in range(12):
+        (folder / f"masks/{number:02d}.png").symlink_to(f"../.git/annex/objects/SHA256E-s9--{number}.png")
+    code, _, error = make_own(monkeypatch, capsys, folder)
+    assert code == 1
+    assert "a.jpg: is a git-LFS pointer, not the picture itself; fetch it: git lfs pull" in error
+    assert f"git annex get {folder}/masks/00.png" in error
+    assert error.endswith("… and 3 more\n")
+    assert Path("dvc.yaml").read_text(encoding="utf-8") == PIPELINE
+
+
 def test_a_pipeline_without_the_stage_is_refused(repository, tmp_path, monkeypatch, capsys):
     (tmp_path / "pairs").mkdir()
     Path("dvc.yaml").write_text("stages: {}\n", encoding="utf-8")

@@ -12,6 +12,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+REPOSITORY = Path(__file__).parents[1]
+sys.path.insert(0, str(REPOSITORY / "src"))
+
+from lesionseg.common.text import printable  # noqa: E402
+from lesionseg.download.unfetched import all_unfetched  # noqa: E402
+
+SHOWN = 10  # files that a message lists
+
 
 def listed(pipeline: str, folder: str) -> str:
     """The text of dvc.yaml with the folder among the dependencies of download; as it was where it is there already."""
@@ -46,6 +54,9 @@ def add(root: Path, folder: Path) -> list[str]:
     if "${" in name or not name.isprintable():
         raise ValueError(f"{name!a} has characters that dvc.yaml cannot hold; rename the folder")
     text = listed(path.read_text(encoding="utf-8"), name)
+    if absent := all_unfetched(folder):  # DVC would track the pointers, or stop at a broken link without saying why
+        more = f"\n… and {len(absent) - SHOWN} more" if len(absent) > SHOWN else ""
+        raise ValueError("\n".join(map(printable, absent[:SHOWN])) + more)
     changed = ["dvc.yaml"]
     if inside:
         subprocess.run([sys.executable, "-m", "dvc", "add", "--quiet", name], check=True)

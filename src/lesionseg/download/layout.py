@@ -277,9 +277,9 @@ def _nothing(
             "put them into images/ and masks/ there, or directly into it"
         )
     kind, absent = ("images", "masks") if images else ("masks", "images")
-    if here == [kind]:
-        return f"{folder}: found {kind}/ without {absent}/; put the {absent} there"
     endings = Counter(match[0] for file in files if (match := re.search(r"[_.-][A-Za-z]+\d?$", file.stem)))
+    if here == [kind] and not endings:
+        return f"{folder}: found {kind}/ without {absent}/; put the {absent} there"
     common = ", ".join(f"{ending} ({number})" for ending, number in endings.most_common(EXAMPLES)) or "none"
     looked = f"{mask_suffix}, " if mask_suffix else ""
     return (

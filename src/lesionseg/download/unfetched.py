@@ -6,6 +6,16 @@ from pathlib import Path
 POINTER = 1024  # bytes: git-LFS and git-annex pointers are shorter
 
 
+def all_unfetched(folder: Path) -> list[str]:
+    """A line for every file below a folder that stands for one elsewhere; hidden files and directories do not count."""
+    found = []
+    for directory, directories, files in os.walk(folder):
+        directories[:] = sorted(name for name in directories if not name.startswith("."))
+        paths = (Path(directory, name) for name in sorted(files) if not name.startswith("."))
+        found += [f"{path}: {reason}" for path in paths if (reason := unfetched(path))]
+    return found
+
+
 def unfetched(path: Path) -> str | None:
     """What a file is and the command that fetches the picture; None for a file that is there."""
     if path.is_symlink() and not path.exists():
