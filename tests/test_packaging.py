@@ -19,7 +19,7 @@ from lesionseg.networks import weights
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 DISTRIBUTION = {"PIL": "pillow", "cv2": "opencv-python-headless", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 OURS = {path.stem for path in (REPOSITORY / "tools").glob("*.py")}
-WITH_ANOTHER = {"cycler"}  # a part of matplotlib's interface, required by it
+WITH_ANOTHER = {"cycler", "pydantic_core"}  # parts of the interface of matplotlib and pydantic, which require them
 
 
 def names(requirements):
