@@ -133,8 +133,8 @@ def process(
             )
         if wrong := [problem for mask_set in mask_sets.values() for problem in mask_set.problems()]:
             raise InputError(f"{raw}: {problem}" for problem in wrong)
-        seen = (np.load(file, mmap_mode="r") for file in (thumbnails_file, views_file))
-        found = _duplicates([one.pair for one in kept], *seen, settings.duplicate_distance)
+        seen, described_views = (np.load(file, mmap_mode="r") for file in (thumbnails_file, views_file))
+        found = _duplicates([one.pair for one in kept], seen, described_views, settings.duplicate_distance)
         thumbnails_file.unlink()
         views_file.unlink()
 

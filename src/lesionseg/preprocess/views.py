@@ -52,7 +52,8 @@ def describe(image: np.ndarray) -> np.ndarray:
     grey = Image.fromarray(image).convert("L")
     thumbnail = np.asarray(grey.resize((WIDE, WIDE), Image.Resampling.BILINEAR))
     small = np.asarray(grey.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
-    keypoints, histograms = cv2.SIFT_create(contrastThreshold=0.01, edgeThreshold=12).detectAndCompute(small, None)
+    sift = cv2.SIFT_create(contrastThreshold=0.01, edgeThreshold=12)  # type: ignore[attr-defined]  # OpenCV's types lack it
+    keypoints, histograms = sift.detectAndCompute(small, None)
     features, places = np.zeros((FEATURES, VALUES), np.uint8), np.zeros((FEATURES, 2), np.uint8)
     if keypoints:
         strength = np.array([keypoint.response for keypoint in keypoints])
@@ -65,14 +66,14 @@ def describe(image: np.ndarray) -> np.ndarray:
     return np.concatenate([thumbnail.reshape(-1), features.reshape(-1), places.reshape(-1)])
 
 
-def find(rows: np.ndarray, among: Sequence[int]) -> list[tuple[int, int, float]]:
+def find(rows: np.ndarray, among: Sequence[int] | np.ndarray) -> list[tuple[int, int, float]]:
     """(first, second, correlation of the fine structure) of images that show the same picture.
 
     `rows` uint8 (N, ROW), which may be mapped; `among` are the indices to look at, increasing.
     """
-    among = np.asarray(among, np.int64)
+    chosen = np.asarray(among, np.int64)
     found = []
-    for first, second in among[_candidates(rows, among)].tolist():
+    for first, second in chosen[_candidates(rows, chosen)].tolist():
         correlation = _compare(rows[first], rows[second])
         if correlation >= CONFIRM:
             found.append((first, second, correlation))
@@ -81,13 +82,13 @@ def find(rows: np.ndarray, among: Sequence[int]) -> list[tuple[int, int, float]]
 
 def _candidates(rows: np.ndarray, among: np.ndarray) -> np.ndarray:
     """int (K, 2), increasing: places in `among` of two images that share many cells, each one's best few."""
-    codes, owner = [np.empty((0, TABLES), np.int64)], [np.empty(0, np.int64)]
+    codes_of, owner_of = [np.empty((0, TABLES), np.int64)], [np.empty(0, np.int64)]
     for start in range(0, len(among), BLOCK):
         features = _features(rows[among[start : start + BLOCK]])
         image, number = np.nonzero(features.any(2))
-        codes.append(_codes(features[image, number]))
-        owner.append(image + start)
-    codes, owner = np.concatenate(codes), np.concatenate(owner)
+        codes_of.append(_codes(features[image, number]))
+        owner_of.append(image + start)
+    codes, owner = np.concatenate(codes_of), np.concatenate(owner_of)
     shared = []
     for table in range(TABLES):
         order = np.argsort(codes[:, table], kind="stable")
@@ -154,8 +155,8 @@ def _part(narrow: np.ndarray, wide: np.ndarray, view: np.ndarray) -> float:
     to_place = np.array([[255 / SIDE, 0, 127.5 / SIDE], [0, 255 / SIDE, 127.5 / SIDE], [0, 0, 1]])
     to_pixel = np.array([[WIDE / 255, 0, -0.5], [0, WIDE / 255, -0.5], [0, 0, 1]])
     matrix = (to_pixel @ np.vstack([view, [0, 0, 1]]) @ to_place)[:2]
-    how = {"flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, "borderMode": cv2.BORDER_REPLICATE}
-    part = cv2.warpAffine(large, matrix, (SIDE, SIDE), **how)
+    inverse = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    part = cv2.warpAffine(large, matrix, (SIDE, SIDE), flags=inverse, borderMode=cv2.BORDER_REPLICATE)
     whole = np.asarray(Image.fromarray(small).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
     return _agreement(whole, part)
 
