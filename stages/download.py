@@ -1,5 +1,6 @@
 """Fill data/raw with image-mask pairs from the chosen source."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -11,13 +12,14 @@ from lesionseg.common.files import replaced
 from lesionseg.common.parallel import worker_count
 from lesionseg.common.parameters import Field, Group, Runtime, load
 from lesionseg.common.stage import run_stage
-from lesionseg.download import folder, isic2018, synthetic
+from lesionseg.download import folder, isic2018, pseudonyms, synthetic
 from lesionseg.download.labels import parse
 from lesionseg.download.tracked import require_tracked
 from lesionseg.formats import groups, manifest, metadata
 
 RAW = Path("data/raw")
 SUMS = Path("data/isic2018.sha256")  # of single files of the archives, in git
+IN_GIT = ("plots/samples.png", "plots/per_image.csv", "plots/gallery.png")  # with ids or photographs
 WORK = Path(".cache/download")  # no output of DVC's: what was fetched outlives an interrupted run
 
 
@@ -32,6 +34,7 @@ class Parameters(Group):
     mask_void: int | str | None
     mask_suffix: str | None = Field(min_length=1)
     keep_splits: bool
+    private_ids: bool
     test_set: Literal["none", "validation", "test"]
     base_url: str | None = Field(pattern="^https?://.+")
     archives: str | None = Field(min_length=1)
@@ -57,6 +60,12 @@ def main() -> None:
             pairs += fetch_external(raw, Path(parameters.external), parameters, worker_count(runtime.workers))
         manifest.write(raw, pairs)
     print(f"{len(pairs)} pairs from the source {parameters.source} in {RAW}")
+    if (parameters.source == "folder" or parameters.external is not None) and not parameters.private_ids:
+        print(
+            "download: warning: file names and small pictures of your own data go into files that git keeps "
+            f"({', '.join(IN_GIT)}); `make exp PROFILE=private` keeps them out (docs/data-own.md)",
+            file=sys.stderr,
+        )
 
 
 def fetch(raw: Path, parameters: Parameters, workers: int | None) -> list[manifest.Pair]:
@@ -85,7 +94,7 @@ def fetch(raw: Path, parameters: Parameters, workers: int | None) -> list[manife
 def reading(parameters: Parameters) -> folder.Reading:
     """How a folder of own data is read; an external set too, but for its splits."""
     labels = parse(parameters.mask_lesion, parameters.mask_background, parameters.mask_void)
-    return folder.Reading(labels, parameters.mask_suffix, parameters.keep_splits)
+    return folder.Reading(labels, parameters.mask_suffix, parameters.keep_splits, parameters.private_ids)
 
 
 def fetch_external(raw: Path, source: Path, parameters: Parameters, workers: int) -> list[manifest.Pair]:
@@ -96,6 +105,7 @@ def fetch_external(raw: Path, source: Path, parameters: Parameters, workers: int
     pairs = folder.fetch(target, folder=source, limit=None, seed=0, workers=workers, reading=whole)
     groups.move(target, raw, "external_")
     metadata.move(target, raw, "external_")
+    pseudonyms.move(target, raw, "external_")
     return [
         replace(
             pair,

@@ -13,6 +13,7 @@ from lesionseg.common.parameters import Field, Group, Runtime, load
 from lesionseg.common.stage import run_stage
 from lesionseg.formats import groups, manifest
 from lesionseg.formats.processed import open_folders
+from lesionseg.images.withheld import withhold
 from lesionseg.preprocess.contact_sheet import contact_sheet, save_png
 from lesionseg.preprocess.dataset import Settings, process
 from lesionseg.preprocess.summary import (
@@ -38,6 +39,7 @@ class Parameters(Group):
     seed: int = Field(ge=0)
     on_invalid: Literal["fail", "drop"]
     duplicate_distance: int | None = Field(ge=0, le=96)
+    pictures_in_git: bool
 
 
 def main() -> None:
@@ -67,8 +69,11 @@ def main() -> None:
     write_csv(SUMMARY / "dropped.csv", DROPPED_COLUMNS, dropped_rows(data))
     write_csv(SUMMARY / "duplicates.csv", DUPLICATE_COLUMNS, duplicate_rows(data))
     write_json(HEADLINE, headline(summary))
-    both = open_folders(PROCESSED, HELD_OUT)
-    save_png(contact_sheet(both.images, both.masks, both.samples), SHEET)
+    if parameters.pictures_in_git:
+        both = open_folders(PROCESSED, HELD_OUT)
+        save_png(contact_sheet(both.images, both.masks, both.samples), SHEET)
+    else:
+        withhold(SHEET, "preprocess.pictures_in_git")
     print(f"{len(data.samples)} of {len(pairs)} pairs in {PROCESSED} and {HELD_OUT}")
 
 

@@ -9,6 +9,7 @@ from lesionseg.common.files import atomic, replaced
 from lesionseg.common.parameters import Field, Group, load, one_of
 from lesionseg.common.stage import run_stage
 from lesionseg.formats.processed import open_folders
+from lesionseg.images.withheld import withhold
 from lesionseg.visualize import gallery
 from lesionseg.visualize.charts import charts
 from lesionseg.visualize.image_file import FORMATS, file_bytes, png_bytes
@@ -24,6 +25,7 @@ class Parameters(Group):
     seed: int = Field(ge=0)
     ids: str | None = Field(min_length=1)
     format: Annotated[str, one_of(FORMATS)]
+    pictures_in_git: bool
 
     def named(self) -> list[str]:
         """The ids to draw, each once, in the order given."""
@@ -52,7 +54,10 @@ def main() -> None:
         for shown in galleries:
             picture = gallery.draw(shown, gallery.PRINT)
             (folder / f"{shown.split}_{shown.kind}.{kind}").write_bytes(file_bytes(picture, kind, None))
-    write(PLOTS / "gallery.png", png_bytes(gallery.draw(gallery.overview(galleries)), 256, gallery.VIRIDIS))
+    if parameters.pictures_in_git:
+        write(PLOTS / "gallery.png", png_bytes(gallery.draw(gallery.overview(galleries)), 256, gallery.VIRIDIS))
+    else:
+        withhold(PLOTS / "gallery.png", "visualize.pictures_in_git")
     write(PLOTS / "report.html", page.encode())
 
 

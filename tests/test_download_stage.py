@@ -1,7 +1,9 @@
 """The download stage: what each parameter changes, and nothing left behind by a run that failed."""
 
 import hashlib
+import re
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ from PIL import Image
 
 from isic_archives import official
 from lesionseg.common.errors import InputError
+from lesionseg.common.files import read_csv
 from lesionseg.formats import groups, manifest, metadata
 from loopback import Server
 from test_folder import outline, photograph
@@ -80,6 +83,51 @@ def test_folder_names_the_directory(workspace):
     own_pairs(workspace / "two/deeper", "cde")
     assert [pair.id for pair in download(source="folder", folder="one")] == ["a", "b"]
     assert [pair.id for pair in download(source="folder", folder=str(workspace / "two/deeper"))] == ["c", "d", "e"]
+
+
+def test_private_ids_tell_nothing_of_names_and_stay_when_images_come(workspace, capsys):
+    own = workspace / "data/own"
+    own_pairs(own / "train", "bc")
+    own_pairs(own / "val", "d")
+    (own / "metadata.csv").write_text("id,lesion,sex\nb,l1,f\nc,l1,\nd,l2,m\n", encoding="utf-8")
+    assert [pair.id for pair in download(source="folder")] == ["b", "c", "d"]
+    assert "make exp PROFILE=private" in capsys.readouterr().err
+    assert not Path("data/raw/names.csv").exists()
+
+    pairs = download(source="folder", private_ids=True)
+    assert capsys.readouterr().err == ""
+    assert all(re.fullmatch("image_[0-9a-f]{12}", pair.id) for pair in pairs)
+    names = {row["id"]: row["name"] for row in read_csv("data/raw/names.csv")}
+    assert sorted(names.values()) == ["b", "c", "d"]
+    assert {names[pair.id]: pair.subset for pair in pairs} == {"b": "training", "c": "training", "d": "given_val"}
+    for pair in pairs:
+        [original] = own.rglob(f"{names[pair.id]}.png")
+        assert (Path("data/raw") / pair.image).read_bytes() == original.read_bytes()
+    assert {names[image]: group for image, group in groups.read(Path("data/raw"))} == {
+        "b": "lesion:l1", "c": "lesion:l1", "d": "lesion:l2",
+    }  # fmt: skip
+    assert {names[image]: row["sex"] for image, row in metadata.read(Path("data/raw")).rows.items()} == {
+        "b": "f", "c": "", "d": "m",
+    }  # fmt: skip
+
+    own_pairs(own / "train", "a")
+    shutil.copyfile(own / "train/b.png", own / "train/b2.png")
+    shutil.copyfile(own / "train/b_mask.png", own / "train/b2_mask.png")
+    more = {pair.id for pair in download(source="folder", private_ids=True)}
+    assert len(more) == 5, "the same photograph twice is two images"
+    assert names.keys() <= more
+
+
+def test_private_ids_are_those_of_an_external_set_too(workspace):
+    own_pairs(workspace / "data/own", "ab")
+    own_pairs(workspace / "other", "cd")
+    pairs = download(source="folder", external="other", private_ids=True)
+    names = {row["id"]: row["name"] for row in read_csv("data/raw/names.csv")}
+    assert {names[pair.id]: pair.subset for pair in pairs if pair.subset == "external"} == {
+        "c": "external", "d": "external",
+    }  # fmt: skip
+    assert all(re.fullmatch("(external_)?image_[0-9a-f]{12}", pair.id) for pair in pairs)
+    assert not list(Path("data/raw/external").glob("*.csv"))
 
 
 def test_keep_splits_keeps_the_split_that_own_data_came_in(workspace):

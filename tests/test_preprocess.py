@@ -39,6 +39,7 @@ DEFAULTS = {
     "seed": 0,
     "on_invalid": "fail",
     "duplicate_distance": 64,
+    "pictures_in_git": True,
 }
 
 
@@ -181,6 +182,13 @@ def test_each_parameter_changes_what_it_says(raw):
     assert default["L900"].group == "L000"
     raw.run(duplicate_distance=None)
     assert raw.samples()["L900"].group == "L900"
+    drawn = raw.outputs()
+    raw.run(duplicate_distance=None, pictures_in_git=False)
+    withheld = raw.outputs()
+    assert {path for path in drawn if drawn[path] != withheld[path]} == {"plots/samples.png"}
+    with Image.open(raw.top / "plots/samples.png") as notice:
+        assert notice.mode == "L"
+        assert notice.height < 100
 
 
 def test_duplicates_share_a_group_and_a_side(raw):

@@ -57,6 +57,25 @@ def test_metadata_is_kept_and_its_lesions_and_patients_are_groups(tmp_path):
     assert groups.links(tables.groups) == [("ISIC_1", "ISIC_2")]
 
 
+@pytest.mark.parametrize(
+    ("cell", "kept"),
+    [
+        ("=HYPERLINK(1)", "'=HYPERLINK(1)"),
+        ("@SUM(1)", "'@SUM(1)"),
+        (" +cmd", "'+cmd"),
+        ("-2+3", "'-2+3"),
+        ("-", "-"),
+        ("+", "+"),
+        ("-3.5e-2", "-3.5e-2"),
+        ("+12,5%", "+12,5%"),
+        ("a=b", "a=b"),
+    ],
+)
+def test_no_cell_is_a_formula(tmp_path, cell, kept):
+    tables = read(tmp_path, metadata=f'id,=column,site\nISIC_1,1,"{cell}"\n')
+    assert tables.metadata["ISIC_1"] == {"'=column": "1", "site": kept}
+
+
 def test_groups_and_metadata_add_up(tmp_path):
     tables = read(tmp_path, groups="id,group\nISIC_1,x\nISIC_2,x\n", metadata="id,sex\nISIC_1,female\nISIC_3,male\n")
     assert tables.metadata == {"ISIC_1": {"sex": "female"}, "ISIC_3": {"sex": "male"}}

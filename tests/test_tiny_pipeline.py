@@ -143,7 +143,7 @@ def documented_stages() -> dict[str, tuple[str, ...]]:
 
 @pytest.mark.slow
 def test_a_set_to_evaluate_on_never_trains_again(tiny_run, tmp_path):
-    """Added, it re-runs every stage but train; taken away, nothing at all: the run cache has it."""
+    """Added or changed, it re-runs every stage but train; taken away, no more than the copy of the data."""
     second = clone_repository(tmp_path / "clone")
     second.dvc("exp", "run", *overlay("tiny.txt"))
     raw = second.root / "data/raw"
@@ -158,13 +158,22 @@ def test_a_set_to_evaluate_on_never_trains_again(tiny_run, tmp_path):
         Image.fromarray(noise).save(tmp_path / "own/images" / f"{name}.png")
         (tmp_path / "own/masks" / mask.name).write_bytes(mask.read_bytes())
     model = (second.root / "models/trained/weights.safetensors").read_bytes()
+    but_train = ["download", "preprocess", "evaluate", "visualize"]
+    second.run("python", "tools/own.py", str(tmp_path / "own"))
 
     added = second.dvc("exp", "run", "-S", f"download.external={tmp_path / 'own'}").stdout
-    assert stages_run(added) == ["download", "preprocess", "evaluate", "visualize"]
+    assert stages_run(added) == but_train
     evaluation = json.loads((second.root / "metrics/evaluation.json").read_text(encoding="utf-8"))
     assert evaluation["external"]["images"] == 4
     assert (second.root / "models/trained/weights.safetensors").read_bytes() == model
-    assert stages_run(second.dvc("exp", "run", "-S", "download.external=null").stdout) == []
+    (tmp_path / "own/masks" / pairs[0].name).write_bytes(pairs[1].read_bytes())
+    (tmp_path / "own/images" / f"{pairs[0].stem.removesuffix('_segmentation')}.png").write_bytes(
+        (tmp_path / "own/images" / f"{pairs[1].stem.removesuffix('_segmentation')}.png").read_bytes()
+    )
+    assert stages_run(second.dvc("exp", "run").stdout) == but_train
+    assert (second.root / "models/trained/weights.safetensors").read_bytes() == model
+    removed = second.dvc("exp", "run", "-S", "download.external=null").stdout
+    assert stages_run(removed) == ["download"], "what follows is in the run cache"
 
 
 @pytest.mark.slow

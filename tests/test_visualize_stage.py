@@ -28,7 +28,7 @@ WRITTEN = GALLERIES | CHARTS | {"gallery.png", "report.html"}
 
 def run(folder: Path, **parameters) -> subprocess.CompletedProcess:
     """Run the stage in `folder` with these values of its parameters."""
-    settings = {"examples": 3, "seed": 0, "ids": "null", "format": "png"} | parameters
+    settings = {"examples": 3, "seed": 0, "ids": "null", "format": "png", "pictures_in_git": "true"} | parameters
     lines = "".join(f"  {name}: {value}\n" for name, value in settings.items())
     (folder / "params.yaml").write_text(f"visualize:\n{lines}", encoding="utf-8")
     return subprocess.run(
@@ -71,6 +71,16 @@ def test_it_writes_every_picture_and_leaves_nothing_else(finished):
             picture.verify()
             assert not picture.info.keys() & {"Software", "Creation Time", "tIME"}
     assert len(drawn(finished)["gallery.png"]) < 400_000, "the one picture of this stage in git"
+
+
+def test_pictures_in_git_may_be_a_notice(copy):
+    before = drawn(copy)
+    assert run(copy, pictures_in_git="false").returncode == 0
+    after = drawn(copy)
+    assert {name for name in before if before[name] != after[name]} == {"gallery.png"}
+    with Image.open(copy / "plots/gallery.png") as picture:
+        assert picture.mode == "L"
+    assert len(after["gallery.png"]) < 10_000
 
 
 def test_the_page_holds_the_galleries_of_every_split(finished):

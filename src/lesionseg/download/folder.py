@@ -8,7 +8,7 @@ verifies every pair in full and decides what becomes of those that fail.
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -20,6 +20,7 @@ from tqdm import tqdm
 from lesionseg.common.errors import InputError
 from lesionseg.common.parallel import ordered_map
 from lesionseg.download import labels as mask_labels
+from lesionseg.download import pseudonyms
 from lesionseg.download.labels import Labels
 from lesionseg.download.layout import Layout, Located, counted, find
 from lesionseg.download.side_tables import read_side_tables
@@ -42,6 +43,7 @@ class Reading:
     labels: Labels | None = None  # what the masks' values stand for; None: white is lesion
     mask_suffix: str | None = None  # what the name of a mask has after that of its image; None: found out
     keep_splits: bool = True  # pairs in directories named after a validation or test set stay in it
+    private: bool = False  # ids are pseudonyms (see there), not the files' names
 
 
 def fetch(
@@ -60,22 +62,23 @@ def fetch(
     chosen = choose(layout.pairs, limit, seed)
     for name in ("images", "masks"):
         (target / name).mkdir()
+    ids = _pseudonyms(target, layout, chosen, workers) if reading.private else dict(zip(chosen, chosen, strict=True))
     passed_over = layout.passed_over - Counter(Path(name).suffix.lower() for name in tables.files)
     for path in sorted(folder.iterdir()):
         if path.stem.lower() in notices.STEMS and path.is_file() and _inside(path, folder):
             _copy(path, target / path.name)
             passed_over -= Counter([path.suffix.lower() or "without extension"])
-    copies = ordered_map(lambda name: _copy_pair(target, name, layout.pairs[name], labels), chosen, workers)
+    copies = ordered_map(lambda name: _copy_pair(target, ids[name], layout.pairs[name], labels), chosen, workers)
     copied = list(tqdm(copies, "copy", len(chosen), unit="pair", disable=None))
     if problems := [copy.problem for copy in copied if copy.problem]:
         raise InputError(problems)
-    within = set(chosen)
     if tables.groups:
-        groups.add(target, [(image, group) for image, group in tables.groups if image in within])
+        groups.add(target, [(ids[image], group) for image, group in tables.groups if image in ids])
     if tables.columns:
-        metadata.add(target, tables.columns, {name: row for name, row in tables.metadata.items() if name in within})
+        metadata.add(target, tables.columns, {ids[name]: row for name, row in tables.metadata.items() if name in ids})
     _say(folder, passed_over, tables.notes, copied, labels)
-    subsets = _given_subsets(folder, {name: layout.pairs[name].split for name in chosen}) if reading.keep_splits else {}
+    splits = {ids[name]: layout.pairs[name].split for name in chosen}
+    subsets = _given_subsets(folder, splits) if reading.keep_splits else {}
     pairs = (copy.pair for copy in copied if copy.pair)
     return [replace(pair, subset=subsets.get(pair.id, "training")) for pair in pairs]
 
@@ -95,6 +98,19 @@ def _given_subsets(folder: Path, splits: Mapping[str, str | None]) -> dict[str, 
             "(download.keep_splits=false: not)"
         )
     return subsets
+
+
+def _pseudonyms(target: Path, layout: Layout, chosen: Sequence[str], workers: int) -> dict[str, str]:
+    """Name -> pseudonym of the chosen pairs, which names.csv of `target` keeps."""
+    digests = ordered_map(lambda name: _sha256(layout.pairs[name].image), chosen, workers)
+    ids = pseudonyms.pseudonyms(dict(zip(chosen, digests, strict=True)))
+    pseudonyms.add(target, {ids[name]: name for name in chosen})
+    return ids
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ are ids of the data.
 
 import csv
 import io
+import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,9 @@ GROUP_COLUMNS = (
 )  # fmt: skip
 UNKNOWN = ("", "-", "?", "na", "n/a", "nan", "none", "null", "unknown")  # in any case: stands alone
 DELIMITERS = ",;\t"
+FORMULA = ("=", "+", "-", "@")  # how a cell begins that a spreadsheet computes
+
+_NUMBER = re.compile(r"[+-]|[+-]?[\d.,]+(?:[eE][+-]?\d+)?%?")
 
 
 @dataclass
@@ -103,7 +107,7 @@ def _rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         raise InputError(f"{path}: not a UTF-8 text file; save it as CSV UTF-8") from None
     header = text.partition("\n")[0]
     delimiter = max(DELIMITERS, key=header.count)
-    table = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text), delimiter=delimiter) if row]
+    table = [[_text(cell) for cell in row] for row in csv.reader(io.StringIO(text), delimiter=delimiter) if row]
     if not table or len(table[0]) < 2 or len(set(table[0])) < len(table[0]) or not all(table[0]):
         found = ", ".join(table[0]) if table else "nothing"
         raise InputError(
@@ -114,6 +118,15 @@ def _rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     if bad:
         raise InputError(f"{path}: row {bad[0]} has another number of fields than the {len(columns)} names; mend it")
     return columns, [dict(zip(columns, row, strict=True)) for row in table[1:]]
+
+
+def _text(cell: str) -> str:
+    """A cell without space around it; with an apostrophe before what a spreadsheet would take for a formula.
+
+    Numbers and a sign alone stay as they are. Cells end up in tables that people open in spreadsheets.
+    """
+    cell = cell.strip()
+    return f"'{cell}" if cell[:1] in FORMULA and not _NUMBER.fullmatch(cell) else cell
 
 
 def _id(text: str, names: Mapping[str, str]) -> str | None:
