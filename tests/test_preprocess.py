@@ -216,6 +216,25 @@ def test_duplicates_share_a_group_and_a_side(raw):
     assert [(row["id"], row["other"]) for row in near] == [("L005", "L910")]
 
 
+def test_mirrored_and_zoomed_copies_share_a_side(raw):
+    width, height = 90, 70
+    zoomed = photograph(5).resize((width, height), box=(10, 8, 10 + width / 1.3, 8 + height / 1.3))
+    raw.add("L910", photograph(3).transpose(Image.Transpose.FLIP_LEFT_RIGHT), lesion(3)[:, ::-1])
+    raw.add("L920", zoomed, lesion(5))
+    for seed in range(2):
+        raw.run(seed=seed, image_size=128)
+        samples = raw.samples()
+        assert (samples["L910"].group, samples["L920"].group) == ("L003", "L005")
+        assert samples["L910"].split == samples["L003"].split
+        assert samples["L920"].split == samples["L005"].split
+    assert [(row["id"], row["other"], row["kind"]) for row in raw.table("duplicates.csv")] == [
+        ("L003", "L910", "near"),
+        ("L005", "L920", "near"),
+    ]
+    raw.run(duplicate_distance=None, image_size=128)
+    assert raw.samples()["L910"].group == "L910"
+
+
 def test_photographs_of_one_lesion_share_a_side(raw):
     """groups.csv joins what no picture tells; what it lists and the data lack joins nothing."""
     raw.run()
