@@ -98,7 +98,7 @@ def test_the_file_gives_the_models_masks_at_every_size(network, tmp_path, settin
         [expected] = loaded.segment([shrunk(pixels, SIZE)])
         assert mask.dtype == probabilities.dtype == np.uint8
         assert mask.shape == probabilities.shape == (height, width)
-        assert (mask != expected.mask).mean() <= 2e-3
+        assert (mask != expected.mask).mean() <= 5e-3
         assert np.abs(probabilities.astype(int) - expected.probabilities).max() <= 2
         np.testing.assert_array_equal(mask, probabilities >= loaded.settings.level)
         lesions += expected.mask.sum()

