@@ -1,6 +1,7 @@
 """The commands of docs/team.md and docs/data-own.md, through DVC: own data with the queue's copies, a remote, a
 teammate's clone; what is repeated runs nothing."""
 
+import json
 import re
 import shutil
 import time
@@ -139,6 +140,8 @@ def test_experiments_and_the_queue(members):
             assert len(re.findall("Success", members.follow(line))) == 2, members.follow(line)
             queued = True
         printed = members.follow(line)
+        if line.startswith("dvc exp show"):
+            assert len(printed.splitlines()[1].split("Created")[1].split()) < 30, "columns"
         if line.startswith("dvc queue logs"):
             assert ran(printed) == [f"Running stage '{stage}':" for stage in ("train", "evaluate", "visualize")]
         if line.startswith("dvc exp run --queue"):
@@ -261,6 +264,13 @@ def test_a_folder_that_is_no_dependency_is_refused_by_the_stage(team):
     refused = team.dvc("exp", "run", "--temp", "-S", "download.folder=data/other", check=False)
     assert refused.returncode != 0
     assert "make own FOLDER=data/other" in refused.stdout + refused.stderr
+
+
+def test_a_split_has_about_a_dozen_metrics():
+    """What `dvc metrics diff` prints of it; intervals and statistics are in files that are no metric."""
+    evaluation = json.loads((REPOSITORY / "metrics/evaluation.json").read_text(encoding="utf-8"))
+    scores = evaluation["val"].values()
+    assert sum(len(score) if isinstance(score, dict) else 1 for score in scores) <= 14
 
 
 def test_links_to_own_data_lead_somewhere():
