@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 from tiny_data import Network, trained_network
 
 REPOSITORY = Path(__file__).parents[1]
+# A make that a test starts is no part of the make that started the tests: as a part it would print its directories.
+for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+    os.environ.pop(name, None)
 
 
 @dataclass(frozen=True)
@@ -97,3 +101,12 @@ def tiny_run(tmp_path_factory) -> Clone:
 def network() -> Network:
     """State and metadata of a small network that has learnt the pictures of tiny_data a little."""
     return trained_network()
+
+
+@pytest.fixture
+def one_thread():
+    """Torch with one thread: tiny tensors lose more than they win by a second one, most of all on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -17,13 +17,7 @@ from lesionseg.train import losses
 SMALL = 4  # base width
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Networks this small lose more than they win by threads, most of all on a machine that is busy."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def logits_of(output):

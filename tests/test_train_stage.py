@@ -76,7 +76,7 @@ def wait_for(condition, stage: subprocess.Popen) -> None:
         time.sleep(0.005)
 
 
-def test_it_writes_weights_history_and_metrics_and_resumes_to_the_same(tmp_path):
+def test_it_writes_weights_history_and_metrics_and_resumes_to_the_same(tmp_path, one_thread):
     """One whole run; the same interrupted by Ctrl-C, then killed, then finished."""
     whole = workspace(tmp_path / "whole", epochs=30)
     code, output, errors = finish(whole)
