@@ -222,6 +222,7 @@ def test_ctrl_c_saves_the_step_under_way(tmp_path):
             os.kill(os.getpid(), signal.SIGINT)
         return loss(logits, targets)
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests started with & come with Ctrl-C ignored
     checkpoints = Checkpoints(tmp_path, "run", 60)
     with pytest.raises(KeyboardInterrupt):
         run(loss=interrupted, checkpoints=checkpoints)
