@@ -2,6 +2,7 @@
 
 import io
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
@@ -85,6 +86,12 @@ def test_a_black_jpeg_with_noise_is_empty_and_not_a_0_1_mask(tmp_path):
     path = save(tmp_path / "m.jpg", grey(values), quality=100)
     assert np.asarray(Image.open(path)).max() == 1
     assert not read_mask(path).any()
+
+
+def test_0_and_1_that_fill_areas_of_a_jpeg_are_no_empty_mask(tmp_path):
+    path = save(tmp_path / "m.jpg", grey(lesion(240, 320).astype(np.uint8)), quality=95)
+    with pytest.raises(ImageError, match=r"grey values \(.*expected a binary mask.*mask_lesion"):
+        read_mask(path)
 
 
 def test_smoothed_edges_are_cut_at_the_middle(tmp_path):
@@ -200,6 +207,10 @@ NO_MASKS = {  # what it is -> (image, what the refusal says)
     "grey and transparent": (lambda m: Image.merge("LA", (grey(m * 0), grey(m * 255))), "opaque or transparent"),
     "half transparent": (lambda m: coloured(m, (255, 255, 255, 128), (0, 0, 0, 128)), "semi-transparent"),
     "lesion half transparent": (lambda m: coloured(m, (255, 255, 255, 120), (0, 0, 0, 0)), "semi-transparent"),
+    "colours as dark as values": (lambda m: coloured(m, (1, 0, 0), (0, 0, 0)), r"2 colours \(.*#010000: .*mask_lesion"),
+    "palette of values": (lambda m: palette(m, [0, 0, 0, 0, 1, 0]), "#000100"),
+    "transparent all over": (lambda m: coloured(m, (255, 255, 255, 0), (0, 0, 0, 0)), "transparent all over"),
+    "0 and 1 in every channel": (lambda m: coloured(m, (1, 1, 1, 1), (0, 0, 0, 0)), "transparent all over"),
     "12 bits in 16": (lambda m: Image.fromarray(m.astype(np.uint16) * np.uint16(4095)), "4095"),
     "probabilities, float": (lambda m: Image.fromarray(m * np.float32(0.7)), "0.7"),
 }
@@ -232,6 +243,22 @@ def test_16_bit_values_without_a_meaning_are_refused(tmp_path, values):
     path = save(tmp_path / "m.png", Image.fromarray(np.resize(np.array(values, np.uint16), (12, 12))))
     with pytest.raises(ImageError, match="expected a binary mask"):
         read_mask(path)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("white", [1, 255, 4095])
+def test_colours_of_16_bits_are_refused_where_8_of_them_hold_nothing(tmp_path, suffix, white):
+    """Pillow keeps the upper half of each value."""
+    path = tmp_path / f"m.{suffix}"
+    cv2.imwrite(str(path), np.stack([lesion().astype(np.uint16) * white] * 3, axis=2))
+    with pytest.raises(ImageError, match=r"16 bits|expected a binary mask"):
+        read_mask(path)
+    cv2.imwrite(str(path), np.stack([lesion().astype(np.uint16) * 65535] * 3, axis=2))
+    assert np.array_equal(read_mask(path), lesion())
+
+
+def test_a_transparent_mask_of_nothing_is_empty(tmp_path):
+    assert not read_mask(save(tmp_path / "m.png", Image.new("RGBA", (8, 8)))).any()
 
 
 def test_a_turned_mask_is_turned_back(tmp_path):

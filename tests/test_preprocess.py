@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, minimum_filter
 
 from lesionseg.common.errors import InputError
 from lesionseg.common.parallel import ordered_map, ordered_process_map
@@ -324,6 +324,10 @@ def masks_become(raw: Raw, change, names=None) -> None:
         Image.fromarray(change(mask).astype(np.uint8)).save(raw.mask(name))
 
 
+def outlined(mask: np.ndarray) -> np.ndarray:
+    return mask * (minimum_filter(mask, 3) == 0)
+
+
 WHOLE_SETS = {
     "empty": (lambda mask: mask * 0, "all 12 masks are empty"),
     "full": (lambda mask: mask * 0 + 255, "12 of 12 masks are lesion all over"),
@@ -339,9 +343,12 @@ def test_masks_that_cannot_be_right_as_a_set_are_refused(raw, kind):
     assert not (raw.top / "data/processed").exists()
 
 
-@pytest.mark.parametrize(("kind", "message"), [("empty", "7 of 12 masks are empty"), ("full", "7 of 12 masks are les")])
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [("empty", "7 of 12 masks are empty"), ("full", "7 of 12 masks are les"), ("outline", "7 of 12 masks fill less")],
+)
 def test_masks_that_may_be_right_are_counted_and_named(raw, kind, message):
-    masks_become(raw, WHOLE_SETS[kind][0], sorted(raw.subset)[:7])
+    masks_become(raw, outlined if kind == "outline" else WHOLE_SETS[kind][0], sorted(raw.subset)[:7])
     said = raw.run()
     assert message in said
     assert "(L000, L001, L002, L003, L004, …)" in said
@@ -589,6 +596,18 @@ def test_an_orientation_that_the_sizes_do_not_confirm_is_noted(tmp_path, orienta
     photograph(1).save(tmp_path / "a.jpg", exif=exif)
     Image.fromarray(lesion(1)).save(tmp_path / "a.png")
     assert read_pair(tmp_path, "a.jpg", "a.png", 32).turned is doubtful
+
+
+def test_an_orientation_that_the_mask_alone_has_is_said(tmp_path):
+    exif = Image.Exif()
+    photograph(1).save(tmp_path / "a.jpg")
+    exif[0x0112] = 3
+    Image.fromarray(lesion(1)).save(tmp_path / "a.png", exif=exif)
+    assert read_pair(tmp_path, "a.jpg", "a.png", 32).turned
+    exif[0x0112] = 6
+    Image.fromarray(lesion(1)).save(tmp_path / "a.png", exif=exif)
+    (problem,) = read_pair(tmp_path, "a.jpg", "a.png", 32).problems
+    assert re.search("a.png: is .*turned by an EXIF orientation of its own, 6; remove it", problem)
 
 
 @pytest.mark.parametrize("bits", [10, 12])

@@ -41,6 +41,7 @@ class Decoded:
     height: int
     box: tuple[float, float, float, float] | None  # the picture within a DCT-scaled image; None: all of it
     orientation: int  # EXIF, 1 to 8
+    halved: bool = False  # stored with 16 bits a colour, of which Pillow gives the upper 8
 
     def upright(self, image: Image.Image) -> Image.Image:
         """Turn `image`, made from this one, as its EXIF orientation says."""
@@ -75,6 +76,7 @@ def decode(path: str | Path, size: int | None = None) -> Decoded:
     data = _read(path)
     image = open_image(io.BytesIO(data))
     box, stored, turn = None, image.size, orientation(image)
+    halved = image.mode in ("LA", "RGB", "RGBA") and any(";16" in str(tile.args) for tile in image.tile)
     try:
         _check_single(image)
         if size is not None and image.format in ("JPEG", "MPO"):
@@ -92,7 +94,7 @@ def decode(path: str | Path, size: int | None = None) -> Decoded:
     if image.format == "TIFF":
         stored, turn = image.size, 1  # Pillow has turned it while loading
     width, height = stored[::-1] if turn in SIDEWAYS else stored
-    return Decoded(image, width, height, box, turn)
+    return Decoded(image, width, height, box, turn, halved)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

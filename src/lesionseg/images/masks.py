@@ -3,7 +3,8 @@
 A mask file is grey, or in colours that are grey; what is transparent counts as black. In this order, it is read as
 
 1. exact: no value but 0 and 255, or, in 16 or 32 bits, 0 and one of 65535, 255 and 1;
-2. 0 and 1: no other value, in a lossless format (in a JPEG, 0 and 1 are two shades of black);
+2. 0 and 1: no other value, in a lossless format (in a JPEG, 0 and 1 are two shades of black, refused where they fill
+   areas);
 3. nearly black and white, as JPEG or a smoothing resize leaves it: at least 95 % of the pixels within 32 of 0 or 255,
    spread over neighbouring values; then lesion is 128 and above.
 
@@ -47,6 +48,10 @@ def binary(decoded: Decoded) -> tuple[Image.Image, int]:
     kind = decoded.image.format
     lossless = kind not in LOSSY_FORMATS
     grey = _grey(decoded.image, lossless)
+    if decoded.halved and not grey.getbbox():
+        raise ImageError(
+            "has colours of 16 bits, and none of them above 255 of 65535, expected 65535 for white; save it with 8 bits"
+        )
     counts = np.array(grey.histogram())
     used = np.flatnonzero(counts)
     if used[0] in (0, 255) and used[-1] in (0, 255) and len(used) <= 2:
@@ -57,7 +62,7 @@ def binary(decoded: Decoded) -> tuple[Image.Image, int]:
     only_black = not lossless and black == counts.sum()
     nearly = black + white >= NEARLY * counts.sum() and white
     area = WEBP_AREA if kind == "WEBP" else AREA
-    if only_black or (nearly and not _has_labels(np.asarray(grey), used, lossless, area)):
+    if (only_black or nearly) and not _has_labels(np.asarray(grey), used, lossless, area):
         return decoded.upright(grey.point([0] * 128 + [255] * 128)), int(counts[128:].sum())
     raise ImageError(refusal("grey values", [(str(value), int(counts[value])) for value in used]))
 
@@ -122,19 +127,19 @@ def _grey(image: Image.Image, lossless: bool) -> Image.Image:
         return image if image.mode == "L" else image.convert("L")
     colour, alpha = visible_colour(image)
     if alpha is not None:
-        _check_transparency(colour, alpha)
+        _check_transparency(image, colour, alpha)
     pixels = np.asarray(colour)
     brightest, darkest = pixels.max(2), pixels.min(2)
     if not np.array_equal(brightest, darkest):
         coloured = np.count_nonzero(brightest - darkest > NOISE)
         colours = colour.getcolors(NAMED)
-        exact = lossless and colours is not None and coloured
+        exact = lossless and colours is not None and (coloured or len(colours) <= FEW)
         if exact or coloured > (1 - NEARLY) * np.count_nonzero(brightest > NOISE):
             raise ImageError(refusal("colours", named_colours(colour)))
     return colour.convert("L")
 
 
-def _check_transparency(colour: Image.Image, alpha: np.ndarray) -> None:
+def _check_transparency(image: Image.Image, colour: Image.Image, alpha: np.ndarray) -> None:
     middle = np.count_nonzero((alpha > NOISE) & (alpha < 255 - NOISE))
     if middle > (1 - NEARLY) * alpha.size:
         raise ImageError(
@@ -142,6 +147,11 @@ def _check_transparency(colour: Image.Image, alpha: np.ndarray) -> None:
             "save it without transparency"
         )
     opaque = alpha >= 128
+    if not opaque.any() and any(low < high for low, high in image.convert("RGBA").getextrema()[:3]):
+        raise ImageError(
+            "is transparent all over, though its colours differ, expected a mask in black and white; save it without "
+            "transparency"
+        )
     if opaque.any() and np.asarray(colour)[opaque].max() <= NOISE:
         raise ImageError(
             f"is black where it is opaque ({share(opaque.mean())}) and transparent elsewhere, expected white and "
@@ -182,6 +192,7 @@ def _has_labels(values: np.ndarray, used: np.ndarray, lossless: bool, area: int)
 
 
 def _areas(values: np.ndarray, side: int) -> np.ndarray:
-    """The values that fill a square of `side` pixels somewhere."""
+    """The values that fill a square of `side` pixels, an odd number, somewhere."""
+    inside = slice(side // 2, -(side // 2))  # beyond it the filters continue the image by its reflection
     flat = minimum_filter(values, side) == maximum_filter(values, side)
-    return np.unique(values[flat])
+    return np.unique(values[inside, inside][flat[inside, inside]])

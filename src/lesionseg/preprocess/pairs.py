@@ -31,7 +31,8 @@ class ReadPair:
     width: int  # native size, upright
     height: int
     lesion_fraction: float  # of the native mask
-    turned: bool = False  # EXIF turns the image, nothing the mask, and the sizes do not tell which of the two is right
+    filling: float  # the lesion's share of the rectangle around it, 0 where there is none
+    turned: bool = False  # EXIF turns image and mask differently, and the sizes do not tell whether that is right
 
 
 @dataclass(frozen=True)
@@ -80,11 +81,12 @@ def _read_pair(raw: Path, image: str, mask: str, size: int) -> ReadPair | BadPai
     photograph = attempt(image, lambda path: _photograph(path, size))
     lesion = attempt(mask, lambda path: _lesion(path))
     if photograph and lesion and (photograph[0].width, photograph[0].height) != lesion[1].size:
-        problems.append(f"{mask}: {_other_size(image, photograph[0], lesion[1].size)}")
+        problems.append(f"{mask}: {_other_size(image, photograph[0], lesion[0])}")
     if problems:
         return BadPair(tuple(problems))
     (decoded, pixels), (decoded_mask, shape, lesion_pixels) = photograph, lesion
     width, height = decoded.width, decoded.height
+    left, top, right, bottom = shape.getbbox() or (0, 0, 1, 1)
     return ReadPair(
         image=pixels,
         mask=shrink(shape, size),
@@ -93,9 +95,9 @@ def _read_pair(raw: Path, image: str, mask: str, size: int) -> ReadPair | BadPai
         width=width,
         height=height,
         lesion_fraction=lesion_pixels / (width * height),
-        turned=decoded.orientation != 1
-        and decoded_mask.orientation == 1
-        and (decoded.orientation < 5 or width == height),
+        filling=lesion_pixels / ((right - left) * (bottom - top)),
+        turned=decoded.orientation != decoded_mask.orientation
+        and ((decoded.orientation in SIDEWAYS) == (decoded_mask.orientation in SIDEWAYS) or width == height),
     )
 
 
@@ -117,11 +119,19 @@ def _lesion(path: Path) -> tuple[Decoded, Image.Image, int]:
     return decoded, *binary(decoded)
 
 
-def _other_size(image: str, decoded: Decoded, found: tuple[int, int]) -> str:
-    text = f"is {found[0]}×{found[1]} pixels, expected {decoded.width}×{decoded.height} as {image}"
-    if decoded.orientation in SIDEWAYS and found == (decoded.height, decoded.width):
+def _other_size(image: str, decoded: Decoded, mask: Decoded) -> str:
+    text = f"is {mask.width}×{mask.height} pixels, expected {decoded.width}×{decoded.height} as {image}"
+    if (mask.width, mask.height) != (decoded.height, decoded.width):
+        return text
+    if decoded.orientation in SIDEWAYS:
         text += (
-            f", which is stored as {found[0]}×{found[1]} and turned by its EXIF orientation {decoded.orientation}: the "
-            "mask was drawn on the stored pixels; turn it too, or remove the orientation (exiftool -Orientation= FILE)"
+            f", which is stored as {mask.width}×{mask.height} and turned by its EXIF orientation "
+            f"{decoded.orientation}: the mask was drawn on the stored pixels; turn it too, or remove the orientation "
+            "(exiftool -Orientation= FILE)"
+        )
+    elif mask.orientation in SIDEWAYS:
+        text += (
+            f": it is stored as {decoded.width}×{decoded.height} and turned by an EXIF orientation of its own, "
+            f"{mask.orientation}; remove it (exiftool -Orientation= FILE)"
         )
     return text

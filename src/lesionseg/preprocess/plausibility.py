@@ -2,7 +2,7 @@
 
 A lesion lies within its photograph. A mask whose rim is lesion and whose middle is not is inverted, an outline that was
 never filled, or a rare lesion: 1 of 1,000 among centre crops of ISIC 2018, none of 2,000 whole photographs. Masks that
-are all empty or all full come of an export gone wrong.
+are all empty or all full come of an export gone wrong. Outlines leave most of the rectangle around them empty.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,10 @@ from lesionseg.preprocess.pairs import ReadPair
 RIM = 16  # the rim is a sixteenth of the image wide on each side
 INVERTED = 0.5  # of the rim, a mask that may be inverted has at least this share as lesion
 FULL = 0.99  # of the image, a full mask has at least this share as lesion
-MANY = 0.5  # beyond this share of the masks, a warning says how many are empty or full, and inverted ones are refused
+HOLLOW = 0.25  # of the rectangle around it, an outline that was never filled has less; of 3,000 lesions none has
+MANY = (
+    0.5  # beyond this share of the masks, a warning says how many are empty, full or hollow; inverted ones are refused
+)
 NEARLY_ALL = 0.9  # beyond this share of the drawn masks, full ones are refused
 SHOWN = 5  # ids in a message
 
@@ -29,6 +32,7 @@ class MaskSet:
     empty: list[str] = field(default_factory=list)  # ids
     full: list[str] = field(default_factory=list)
     inverted: list[str] = field(default_factory=list)
+    hollow: list[str] = field(default_factory=list)
     turned: list[str] = field(default_factory=list)
 
     def add(self, name: str, pair: ReadPair) -> None:
@@ -40,6 +44,8 @@ class MaskSet:
             self.full.append(name)
         elif _looks_inverted(pair.mask):
             self.inverted.append(name)
+        if 0 < pair.filling < HOLLOW:
+            self.hollow.append(name)
         if pair.turned:
             self.turned.append(name)
 
@@ -69,6 +75,11 @@ class MaskSet:
         for kind, names in (("empty", self.empty), ("lesion all over", self.full)):
             if len(names) > MANY * self.total:
                 said.append(f"{len(names)} of {self.total} masks are {kind} ({_some(names)})")
+        if len(self.hollow) > MANY * self.total:
+            said.append(
+                f"{len(self.hollow)} of {self.total} masks fill less than a quarter of the rectangle around them "
+                f"({_some(self.hollow)}), as outlines that were never filled do; look at them"
+            )
         if self.inverted:
             said.append(
                 f"{len(self.inverted)} of {self.total} masks have lesion along the rim and background within, as "
@@ -76,8 +87,8 @@ class MaskSet:
             )
         if self.turned:
             said.append(
-                f"{len(self.turned)} images are turned by their EXIF orientation and their masks by none; the sizes do "
-                "not tell whether the masks were drawn on the turned picture, as is assumed here "
+                f"{len(self.turned)} images and their masks are not turned alike by their EXIF orientations; the sizes "
+                "do not tell whether the masks were drawn on the picture as it is seen, as is assumed here "
                 f"({_some(self.turned)}); look at them"
             )
         return said
