@@ -22,7 +22,7 @@ def test_each_member_has_the_figures_it_has_alone_and_the_ensemble_those_of_the_
     cases = [
         Case(id=f"T_{row}", split=split, row=row, mask=Path(), group=f"T_{row}") for row, split in enumerate(splits)
     ]
-    thresholds = {"val": 0.5, "test": 0.48}
+    thresholds = {"val": 0.195, "test": 0.199}  # untrained networks begin near the share of lesion
     plain = [np.stack([one.plain for one in predict(each, images, range(6))]) for each in (ensemble, *ensemble.members)]
     data = Processed([], images, masks)
     figures = compare_members(ensemble, plain[0], data, cases, thresholds, torch.device("cpu"))
@@ -34,4 +34,4 @@ def test_each_member_has_the_figures_it_has_alone_and_the_ensemble_those_of_the_
             both, either = (found & masks[rows]).sum((1, 2)), found.sum((1, 2)) + masks[rows].sum((1, 2))
             assert figures[split][name]["dice_mean"] == pytest.approx(np.mean(2 * both / either))
             assert figures[split][name]["dice_pooled"] == pytest.approx(2 * both.sum() / either.sum())
-    assert figures["test"]["member 1"] != figures["test"]["member 2"]
+    assert 0 < figures["test"]["member 1"]["dice_pooled"] != figures["test"]["member 2"]["dice_pooled"] > 0

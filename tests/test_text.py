@@ -138,6 +138,7 @@ def test_make_gives_dvc_an_index_cache_of_its_own(tmp_path):
     for name in ("Makefile", "pyproject.toml", *(path.name for path in ROOT.glob("requirements*.lock"))):
         (tmp_path / name).write_text((ROOT / name).read_text(encoding="utf-8"))
     (tmp_path / ".venv/.installed").touch()
+    (tmp_path / ".git").mkdir()
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
     said = subprocess.run(["make", "repro"], cwd=tmp_path, env=environment, capture_output=True, text=True)
     place = Path(said.stdout.splitlines()[-1])

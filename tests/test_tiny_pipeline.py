@@ -52,6 +52,7 @@ def test_the_metrics_are_whole_and_agree_with_each_other(tiny_run, evaluation, c
     for averaging, names in {"pooled": ("dice", "iou", "precision", "recall"), "per_image": ("dice", "iou")}.items():
         for name in names:
             assert 0 <= val[averaging][name] <= 1
+    assert counts["tp"] > 0, "a network that finds nothing would hide every fault of what follows"
     with capsys.disabled():
         print(f"\ntiny pipeline: pooled Dice {val['pooled']['dice']:.3f}, IoU {val['pooled']['iou']:.3f}")
 
