@@ -76,7 +76,7 @@ def decode(path: str | Path, size: int | None = None) -> Decoded:
     data = _read(path)
     image = open_image(io.BytesIO(data))
     box, stored, turn = None, image.size, orientation(image)
-    halved = image.mode in ("LA", "RGB", "RGBA") and any(";16" in str(tile.args) for tile in image.tile)
+    halved = image.mode in ("LA", "RGB", "RGBA") and any(";16" in str(tile.args) for tile in getattr(image, "tile", ()))
     try:
         _check_single(image)
         if size is not None and image.format in ("JPEG", "MPO"):

@@ -147,7 +147,7 @@ def _check_transparency(image: Image.Image, colour: Image.Image, alpha: np.ndarr
             "save it without transparency"
         )
     opaque = alpha >= 128
-    if not opaque.any() and any(low < high for low, high in image.convert("RGBA").getextrema()[:3]):
+    if not opaque.any() and np.ptp(np.asarray(image.convert("RGBA"))[..., :3], axis=(0, 1)).any():
         raise ImageError(
             "is transparent all over, though its colours differ, expected a mask in black and white; save it without "
             "transparency"
