@@ -21,11 +21,13 @@ from lesionseg.train.loading import Data, default_workers, read_data
 from lesionseg.train.logbook import Record
 from lesionseg.train.members import History, seeds, together
 from lesionseg.train.recipe import Machine, Recipe
+from lesionseg.train.single import only_training
 
 PROCESSED = Path("data/processed")
 MODEL = Path("models/trained")
 HISTORY, METRICS = Path("plots/history.csv"), Path("metrics/training.json")  # in git, written after every epoch
 CHECKPOINTS = Path(".cache/train")  # no output of the stage: DVC deletes those before it runs
+LOCK = Path(".cache/train.lock")
 VERSIONS = Path(__file__).resolve().parents[1] / ENVIRONMENT  # lists the packages whose version shows in the bits
 
 
@@ -44,7 +46,9 @@ def main() -> None:
     world = distributed.world_from_environment()
     if world is None and parameters.processes > 1:
         return distributed.launch(main, parameters.processes)  # each comes here again, with its rank
-    return train(parameters, runtime, world or distributed.World())
+    world = world or distributed.World()
+    with only_training(LOCK, enabled=world.first):
+        return train(parameters, runtime, world)
 
 
 def train(parameters: Parameters, runtime: Runtime, world: distributed.World) -> None:

@@ -68,6 +68,18 @@ def test_a_failed_write_behind_a_librarys_own_error_is_told(capsys):
     assert "the disk quota is used up" in said[0]
 
 
+@pytest.mark.parametrize(
+    ("folder", "said"), [("clone", "`dvc repro` goes on from here"), ("clone/.dvc/tmp/exps/tmp1", "starts anew")]
+)
+def test_an_interruption_says_what_remains(tmp_path, monkeypatch, capsys, folder, said):
+    (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / folder)
+    status, [line] = ended(raising(KeyboardInterrupt()), capsys)
+    assert status == 130
+    assert line.startswith("download: interrupted; ")
+    assert line.endswith(said)
+
+
 def test_other_errors_stay_errors_of_the_program():
     for error in (KeyError("x"), OSError(errno.EIO, "Input/output error"), OSError("no number")):
         with pytest.raises(type(error)):

@@ -172,6 +172,31 @@ def test_bad_input_is_one_line_and_nothing_is_written(tmp_path, monkeypatch, cha
     assert not (tmp_path / "models").exists()
 
 
+def test_a_second_training_in_the_folder_is_refused_and_disturbs_nothing(tmp_path, monkeypatch):
+    """As after a kill of dvc alone; in a process of its own, which a kill frees of the lock."""
+    holding = (
+        "from pathlib import Path\nfrom lesionseg.train.single import only_training\n"
+        "with only_training(Path('.cache/train.lock')):\n    print('holds', flush=True)\n    input()\n"
+    )
+    monkeypatch.chdir(workspace(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY / "src"))
+    command = [sys.executable, "-c", holding]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+        try:
+            assert first.stdout.readline() == "holds\n"
+            with pytest.raises(InputError) as error:
+                _main()()
+            assert error.value.problems == [
+                f".cache/train.lock: another training runs in this folder as process {first.pid}; `kill {first.pid}` "
+                "ends it and its checkpoint stays, then run again"
+            ]
+            assert not (tmp_path / "models").exists()
+        finally:
+            first.kill()
+    _main()()
+    assert (tmp_path / "models/trained/weights.safetensors").exists()
+
+
 def test_processes_that_torchrun_started_must_be_as_many_as_the_parameter_says(tmp_path, monkeypatch):
     monkeypatch.chdir(workspace(tmp_path))
     for name, value in {"RANK": "0", "WORLD_SIZE": "4", "LOCAL_RANK": "0"}.items():

@@ -16,6 +16,7 @@ from lesionseg.common.text import printable
 SHOWN = 50  # of a long list of problems; all of them go to a file
 ALL_PROBLEMS = Path(".cache")  # where that file lies: no output of DVC's
 ENVIRONMENT = Path("environment.yaml")
+TEMPORARY = "/.dvc/tmp/exps/"  # in it DVC makes the copies for `dvc exp run --temp` and the queue
 SYSTEM: dict[
     int | None, tuple[str, str]
 ] = {  # what the system refuses that its user can mend: what it is, and the cure
@@ -46,7 +47,7 @@ def run_stage(name: str, main: Callable[[], None]) -> NoReturn:
             print(f"{name}: error: {more}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print(f"{name}: interrupted; `dvc repro` goes on from here", file=sys.stderr)
+        print(f"{name}: interrupted; {_what_remains()}", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         if not (refused := _refused_by_the_system(error)):
@@ -56,6 +57,12 @@ def run_stage(name: str, main: Callable[[], None]) -> NoReturn:
         print(f"{name}: error: {where}: {what}; {cure} and run `dvc repro` again", file=sys.stderr)
         sys.exit(1)
     sys.exit(0)
+
+
+def _what_remains() -> str:
+    if TEMPORARY in Path.cwd().as_posix():
+        return "DVC deletes this copy of the repository: the experiment starts anew"
+    return "`dvc repro` goes on from here"
 
 
 def _listed(name: str, problems: Sequence[str]) -> str:
