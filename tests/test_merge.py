@@ -155,6 +155,15 @@ def test_a_comment_is_accepted_without_a_run(repository):
     assert "gate: dvc.lock belongs" in repository.tool("gate").stdout
 
 
+def test_after_a_commit_the_old_code_is_named_by_its_branch(repository):
+    repository.git("checkout", "--quiet", "-b", "topic")
+    repository.change("src/first.py", "import json", "# a comment\nimport json")
+    repository.git("commit", "--quiet", "--all", "--message=a comment")
+    assert "found no commit `mian`" in repository.tool("accept", "mian", check=False).stderr
+    assert "takes the code of first" in repository.tool("accept", "main").stdout
+    assert "gate: dvc.lock belongs" in repository.tool("gate").stdout
+
+
 def test_a_change_that_alters_results_is_refused(repository):
     repository.change("src/first.py", '["x"]}', '["x"] * 3}')
     refused = repository.tool("accept", check=False)

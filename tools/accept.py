@@ -66,8 +66,17 @@ def changed(state: str | dict) -> bool:
     return isinstance(state, dict) or state in CHANGED
 
 
+def commit_of(name: str) -> str:
+    """The commit's own name: a clone has no branch but the one that is checked out."""
+    command = ["git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    if found.returncode:
+        raise SystemExit(f"accept: found no commit `{name}`; name the last one with the old code, such as main")
+    return found.stdout.strip()
+
+
 def main() -> int:
-    base = sys.argv[1] if len(sys.argv) > 1 else "HEAD"
+    base = commit_of(sys.argv[1] if len(sys.argv) > 1 else "HEAD")
     with Repo(".") as repo:
         stages = code_changes(repo)
         if not stages:
