@@ -5,6 +5,8 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import gate
@@ -117,6 +119,10 @@ def test_a_branch_that_forgot_to_run_is_told(repository, monkeypatch):
     ("files", "reason"),
     [
         ({"metrics__evaluation_dot_json": '{"val": {"images": 20}}'}, "renamed): metrics/evaluation.json: val.dice"),
+        (
+            {"metrics__evaluation_dot_json": '{"val": {"images": 20, "pooled_dice": 0.7}}'},
+            "renamed): metrics/evaluation.json: val.dice",
+        ),
         ({"dvc_dot_yaml": "metrics: []\n"}, "metrics/evaluation.json: not declared in dvc.yaml"),
         ({"metrics__evaluation_dot_json": "{"}, "metrics/evaluation.json of HEAD cannot be read"),
         ({"params_dot_yaml": "train: [\n"}, "params.yaml of HEAD cannot be read"),
@@ -162,9 +168,52 @@ def test_by_hand_the_exit_status_says_whether_it_could_compare(repository):
     assert "pull_request: error:" in result.stderr
 
 
+def steps(job: str) -> list[str]:
+    """The shell lines of a job of the workflow."""
+    return [step["run"] for step in WORKFLOW["jobs"][job]["steps"] if "run" in step]
+
+
+@pytest.mark.parametrize(
+    ("base", "status", "said"), [("main", 0, "| val pooled.dice |"), ("nowhere", 1, "Could not compare")]
+)
+def test_the_workflow_compares_in_a_shallow_clone(repository, tmp_path, base, status, said):
+    """Its step, as GitHub's runner starts it: without data, a report that could not be made ends with a failure."""
+    commit("longer", **run_results(20))
+    clone = tmp_path / "shallow"
+    git("clone", "--quiet", "--depth=1", "--branch=work", repository.as_uri(), str(clone))
+    for folder in ("tools", "src"):
+        (clone / folder).symlink_to(REPOSITORY / folder)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = os.environ | {
+        "PATH": path,
+        "BASE": f"origin/{base}",
+        "GITHUB_STEP_SUMMARY": str(tmp_path / "summary"),
+    }
+    shell = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", steps("report")[-1]]
+    assert subprocess.run(shell, cwd=clone, env=environment, capture_output=True, check=False).returncode == status
+    report = (clone / "report.md").read_text(encoding="utf-8")
+    assert said in report
+    assert (tmp_path / "summary").read_text(encoding="utf-8") == report
+
+
+def test_the_workflow_installs_what_the_comparison_imports():
+    """And not the rest of what the library needs, torch above all."""
+    listing = steps("report")[0].replace("xargs pip install", "cat")
+    pins = subprocess.run(["bash", "-c", listing], cwd=REPOSITORY, capture_output=True, check=True, text=True).stdout
+    code = "import sys; sys.path.insert(0, 'tools'); import pull_request; print(*sys.modules)"
+    command = [sys.executable, "-c", code]
+    modules = subprocess.run(command, cwd=REPOSITORY, capture_output=True, check=True, text=True).stdout.split()
+    packages = packages_distributions()
+    imported = {name.lower() for module in modules for name in packages.get(module.partition(".")[0], [])}
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    of_the_library = [*project["dependencies"], *project["optional-dependencies"]["pipeline"]]
+    needed = imported & {re.match(r"[\w.-]+", requirement).group() for requirement in of_the_library}
+    assert {"numpy", "pyyaml"} <= needed <= {pin.partition("==")[0] for pin in pins.split()}
+
+
 @pytest.mark.parametrize(("existing", "method"), [("17\n21\n", "PATCH"), ("", "POST")])
 def test_the_workflow_updates_its_one_comment(tmp_path, existing, method):
-    script = next(step["run"] for step in WORKFLOW["jobs"]["comment"]["steps"] if "run" in step)
+    [script] = steps("comment")
     (tmp_path / "ids").write_text(existing, encoding="utf-8")
     (tmp_path / "gh").write_text(
         '#!/bin/sh\necho "$@" >> calls\ncase "$*" in *--paginate*) cat ids;; esac\n', encoding="utf-8"

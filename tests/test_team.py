@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import requests
 from PIL import Image
 
 from conftest import REPOSITORY, Clone, clone_repository, overlay
@@ -114,7 +115,7 @@ def repeat(clone: Clone, branch: str, parameter: str) -> None:
 
 def test_every_section_of_the_page_is_followed():
     followed = {
-        "Share data and models", "Experiments and the queue", "Compare", "Pull requests", "Merges",
+        "Share data and models", "On S3", "Experiments and the queue", "Compare", "Pull requests", "Merges",
         "Changes that cannot alter a result", "Disk", "From another repository",
     }  # fmt: skip
     assert set(sections()) == followed
@@ -126,6 +127,60 @@ def test_sharing_data_and_models(members):
     for line in lines[3:]:
         members.follow(line)
     assert ran(members.teammate.dvc("repro").stdout) == []
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    """Address of an S3 server on loopback that holds an empty bucket, named `bucket` as in the page."""
+    pytest.importorskip("dvc_s3", reason='needs pip install ".[s3]"')
+    server = pytest.importorskip("moto.server", reason='needs pip install ".[s3-server]"')
+    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "DEFAULT_REGION"):
+        monkeypatch.setenv(f"AWS_{name}", "us-east-1" if name.endswith("REGION") else "testing")
+    running = server.ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    running.start()
+    address = "http://{}:{}".format(*running.get_host_and_port())
+    assert requests.put(f"{address}/bucket", timeout=60).status_code == 200
+    yield address
+    running.stop()
+
+
+@SLOW
+def test_sharing_on_s3(members, bucket):
+    for line in sections()["On S3"]:
+        members.follow(line.replace("https://s3.example.org", bucket))
+    members.first.run("git", "commit", "--quiet", "--all", "--message=A remote")
+    members.first.run("git", "push", "--quiet", "origin", "main")
+    members.teammate.run("git", "pull", "--quiet", "origin", "main")
+    for line in sections()["Share data and models"][2:]:
+        members.follow(line)
+    assert "lesionseg/" in requests.get(f"{bucket}/bucket", timeout=60).text
+    assert ran(members.teammate.dvc("repro").stdout) == []
+
+
+@SLOW
+def test_a_sweep_in_one_line(members):
+    [line] = re.findall(
+        r"^A sweep is one line: `([^`]*)` queues six\.$", PAGE.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert members.follow(line).count("Queued experiment") == 6
+    assert len(re.findall("Queued", members.first.dvc("queue", "status").stdout)) == 6
+
+
+@SLOW
+def test_undo_after_a_run_that_failed(members):
+    """An invalid value: DVC had cleared the model before the stage could refuse it."""
+    model = members.first.root / "models/trained/weights.safetensors"
+    refused = members.first.dvc("exp", "run", "-S", "train.epochs=0", check=False)
+    assert refused.returncode
+    assert "train.epochs: found 0" in refused.stderr
+    assert not model.exists()
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    [undo] = re.findall(r"^    (git checkout HEAD .*?) +#", readme, re.MULTILINE)
+    assert undo in sections()["Experiments and the queue"], "README and page say the same"
+    members.follow(undo)
+    assert model.is_file()
+    assert members.first.dvc("status", "--quiet", check=False).returncode == 0
+    assert members.first.run("git", "status", "--porcelain").stdout == ""
 
 
 @SLOW
@@ -210,8 +265,11 @@ def test_from_another_repository(members):
 
 
 @SLOW
-def test_the_gate_passes_in_a_clone_without_data(team, tmp_path):
-    clone = clone_of(team, tmp_path / "bare")
+@pytest.mark.parametrize("autocrlf", ["false", "true"])
+def test_the_gate_passes_in_a_clone_without_data(team, tmp_path, autocrlf):
+    """Also where git is set to turn line ends, as on Windows: DVC hashes the bytes on disk."""
+    team.run("git", "clone", "--quiet", f"--config=core.autocrlf={autocrlf}", ".", str(tmp_path / "bare"))
+    clone = Clone(tmp_path / "bare", {})
     assert not (clone.root / "data/mine").exists()
     assert "gate: dvc.lock belongs" in clone.run("python", "tools/gate.py").stdout
 
@@ -227,11 +285,14 @@ def test_a_teammate_pulls_and_runs_nothing(team, tmp_path):
 
 @SLOW
 def test_a_repeated_experiment_runs_nothing(team):
-    """Not even where another ran between: every stage's results are in the run cache."""
-    first = team.dvc("exp", "run", "-S", "evaluate.threshold=0.6")
-    assert ran(first.stdout) == ["Running stage 'evaluate':", "Running stage 'visualize':"]
-    team.dvc("exp", "run", "-S", "evaluate.threshold=0.5")
-    again = team.dvc("exp", "run", "-S", "evaluate.threshold=0.6")
+    """Not even where another ran between: the results of all five stages are in the run cache."""
+    settings = ["-S", "download.limit=12", "-S", "evaluate.threshold=0.6"]
+    first = team.dvc("exp", "run", *settings)
+    stages = ("download", "preprocess", "train", "evaluate", "visualize")
+    assert ran(first.stdout) == [f"Running stage '{stage}':" for stage in stages]
+    between = team.dvc("exp", "run", "-S", "download.limit=null", "-S", "evaluate.threshold=0.5")
+    assert ran(between.stdout) == [], "the run that the fixture made"
+    again = team.dvc("exp", "run", *settings)
     assert ran(again.stdout) == []
     team.run("git", "checkout", "HEAD", "--", "params.yaml", "dvc.lock", "metrics", "plots")
     team.dvc("checkout", "--force")
@@ -255,6 +316,9 @@ def test_freezing_the_download(team):
     before = (team.root / "dvc.yaml").read_bytes()
     try:
         team.dvc("freeze", "download")
+        frozen = team.dvc("repro", "download")
+        assert ran(frozen.stdout) == []
+        assert "is frozen" in frozen.stdout + frozen.stderr
     finally:
         (team.root / "dvc.yaml").write_bytes(before)
 
