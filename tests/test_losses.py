@@ -56,7 +56,7 @@ CASES = {
 
 
 def build(case):
-    return losses.build(case.split()[0], **USUAL | CASES[case][0])
+    return losses.build_loss(case.split()[0], **USUAL | CASES[case][0])
 
 
 def random_batch(images=3, side=7):
@@ -162,7 +162,7 @@ def test_descending_the_loss_finds_the_mask(name):
     optimiser = torch.optim.Adam([logits], lr=0.5)
     for _ in range(50):
         optimiser.zero_grad()
-        losses.build(name, **USUAL)(logits, targets).sum().backward()
+        losses.build_loss(name, **USUAL)(logits, targets).sum().backward()
         optimiser.step()
     assert torch.equal(logits > 0, targets.bool())
 
@@ -177,7 +177,9 @@ def test_deep_supervision_by_hand():
         weight / 7 * losses.bce_dice(output, truth, dice_weight=1.0)
         for weight, output, truth in zip((4, 2, 1), outputs, truths, strict=True)
     )
-    torch.testing.assert_close(losses.build("bce_dice", dice_weight=1.0)(outputs, targets.to(torch.uint8)), expected)
+    torch.testing.assert_close(
+        losses.build_loss("bce_dice", dice_weight=1.0)(outputs, targets.to(torch.uint8)), expected
+    )
 
 
 def test_deep_supervision_sees_only_zeros_and_ones():
@@ -195,7 +197,7 @@ def test_deep_supervision_sees_only_zeros_and_ones():
 
 def test_one_output_is_the_plain_loss():
     logits, targets = random_batch()
-    loss = losses.build("focal", focal_gamma=2.0)
+    loss = losses.build_loss("focal", focal_gamma=2.0)
     torch.testing.assert_close(loss([logits], targets), loss(logits, targets))
 
 
@@ -207,7 +209,7 @@ def test_shapes_that_would_broadcast_are_refused():
 def test_the_schema_has_every_loss_and_its_options():
     """What a loss's function takes by keyword is a parameter, with its range."""
     chosen = losses.Options(loss="focal", **USUAL)
-    assert losses.build(**chosen.model_dump())(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)) > 0
+    assert losses.build_loss(**chosen.model_dump())(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)) > 0
     assert set(losses.Options.model_fields) == {"loss", *USUAL}
     wrong = [("loss", "dice"), ("dice_weight", -1.0), ("focal_gamma", -1.0), ("tversky_beta", 1.1)]
     for name, value in [*wrong, ("focal_tversky_gamma", 0.9)]:
@@ -217,7 +219,7 @@ def test_the_schema_has_every_loss_and_its_options():
 
 def test_a_loss_needs_its_own_options_and_leaves_the_others():
     with pytest.raises(KeyError, match="tversky_beta"):
-        losses.build("tversky", dice_weight=1.0)
+        losses.build_loss("tversky", dice_weight=1.0)
     logits, targets = random_batch()
-    own, all_of_them = losses.build("tversky", tversky_beta=0.7), losses.build("tversky", **USUAL)
+    own, all_of_them = losses.build_loss("tversky", tversky_beta=0.7), losses.build_loss("tversky", **USUAL)
     assert torch.equal(own(logits, targets), all_of_them(logits, targets))

@@ -16,7 +16,7 @@ from tiny_training import arrays
 
 def test_each_member_has_the_figures_it_has_alone_and_the_ensemble_those_of_the_mean():
     torch.manual_seed(3)
-    ensemble = networks.build("unet", 2, members=2).eval()
+    ensemble = networks.build_network("unet", 2, members=2).eval()
     images, masks = arrays(6)
     splits = ["val", "val", "val", "test", "test", "test"]
     cases = [

@@ -43,7 +43,7 @@ def parameters(network):
 )
 def test_published_parameter_count(name, base_width, expected):
     with torch.device("meta"):
-        assert parameters(networks.build(name, base_width)) == expected
+        assert parameters(networks.build_network(name, base_width)) == expected
 
 
 def test_table_of_the_documentation():
@@ -54,7 +54,7 @@ def test_table_of_the_documentation():
     for name, base_width, count, gmac in rows:
         names.append(name or names[-1])
         with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as flops:
-            network = networks.build(names[-1], int(base_width)).eval()
+            network = networks.build_network(names[-1], int(base_width)).eval()
             network(torch.empty(1, 3, 256, 256))
         assert count == f"{parameters(network):,}", (names[-1], base_width)
         assert gmac == f"{flops.get_total_flops() / 2e9:.1f}", (names[-1], base_width)
@@ -63,7 +63,7 @@ def test_table_of_the_documentation():
 
 def test_unknown_network_and_width_are_named_together():
     with pytest.raises(InputError) as caught:
-        networks.build("vnet", 0)
+        networks.build_network("vnet", 0)
     assert "'vnet'" in caught.value.problems[0]
     assert "unet, deeplabv3, nnunet_resenc" in caught.value.problems[0]
     assert "found 0" in caught.value.problems[1]
@@ -71,14 +71,14 @@ def test_unknown_network_and_width_are_named_together():
 
 def test_a_width_at_which_torch_corrupts_memory_is_refused():
     with pytest.raises(InputError, match="found 3, expected at least 4 for the network deeplabv3"):
-        networks.build("deeplabv3", 3)
+        networks.build_network("deeplabv3", 3)
 
 
 @pytest.mark.parametrize("name", networks.NAMES)
 @pytest.mark.parametrize("shape", [(1, 32, 32), (3, 48, 80)])
 def test_logits_have_the_size_of_the_image_in_both_modes(name, shape):
     batch, height, width = shape
-    network = networks.build(name, SMALL)
+    network = networks.build_network(name, SMALL)
     images = torch.rand(batch, 3, height, width)
     for output in (logits_of(network.train()(images)), network.eval()(images)):
         assert output.shape == (batch, 1, height, width)
@@ -88,8 +88,8 @@ def test_logits_have_the_size_of_the_image_in_both_modes(name, shape):
 
 @pytest.mark.parametrize("name", networks.NAMES)
 def test_every_parameter_learns_from_a_batch_of_one_image(name):
-    network = networks.build(name, SMALL).train()
-    loss = losses.build("bce_dice", dice_weight=1.0)(network(torch.rand(1, 3, 64, 64)), torch.ones(1, 1, 64, 64))
+    network = networks.build_network(name, SMALL).train()
+    loss = losses.build_loss("bce_dice", dice_weight=1.0)(network(torch.rand(1, 3, 64, 64)), torch.ones(1, 1, 64, 64))
     loss.mean().backward()
     for key, parameter in network.named_parameters():
         assert parameter.grad is not None, key
@@ -99,7 +99,7 @@ def test_every_parameter_learns_from_a_batch_of_one_image(name):
 @pytest.mark.parametrize("name", networks.NAMES)
 def test_prediction_for_an_image_does_not_depend_on_its_batch(name):
     torch.manual_seed(0)
-    network = networks.build(name, SMALL).eval()
+    network = networks.build_network(name, SMALL).eval()
     images = torch.rand(3, 3, 64, 64)
     with torch.inference_mode():
         together = network(images)
@@ -110,7 +110,7 @@ def test_prediction_for_an_image_does_not_depend_on_its_batch(name):
 @pytest.mark.parametrize("name", networks.NAMES)
 def test_training_after_inference_mode(name):
     """Nothing made under inference mode is kept: autograd would refuse it."""
-    network = networks.build(name, SMALL)
+    network = networks.build_network(name, SMALL)
     with torch.inference_mode():
         network.eval()(torch.rand(1, 3, 32, 32))
     logits_of(network.train()(torch.rand(1, 3, 32, 32))).sum().backward()
@@ -119,7 +119,7 @@ def test_training_after_inference_mode(name):
 @pytest.mark.parametrize("name", networks.NAMES)
 def test_channels_last_computes_the_same(name):
     torch.manual_seed(0)
-    network = networks.build(name, SMALL).eval()
+    network = networks.build_network(name, SMALL).eval()
     images = torch.rand(2, 3, 64, 64)
     with torch.inference_mode():
         plain = network(images)
@@ -130,14 +130,14 @@ def test_channels_last_computes_the_same(name):
 @pytest.mark.parametrize("name", networks.NAMES)
 def test_bf16_autocast_trains_and_stays_close_to_fp32(name):
     torch.manual_seed(0)
-    network = networks.build(name, SMALL).train().to(memory_format=torch.channels_last)
+    network = networks.build_network(name, SMALL).train().to(memory_format=torch.channels_last)
     images = torch.rand(2, 3, 64, 64).contiguous(memory_format=torch.channels_last)
     targets = torch.rand(2, 1, 64, 64) > 0.5
     gradients = []
     for enabled in (False, True):
         network.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            losses.build("bce_dice", dice_weight=1.0)(network(images), targets).mean().backward()
+            losses.build_loss("bce_dice", dice_weight=1.0)(network(images), targets).mean().backward()
         gradients.append(torch.cat([parameter.grad.flatten() for parameter in network.parameters()]))
     assert gradients[1].dtype == torch.float32
     assert gradients[1].isfinite().all()
@@ -153,9 +153,9 @@ def test_overfits_one_batch(name):
     targets[0, 0, 30:40, 17:50] = 1
     targets[1, 0, 45:60, 30:62] = 1
     images = (0.6 + 0.1 * torch.rand(2, 3, 64, 64)) * (1 - 0.3 * targets)
-    network = networks.build(name, SMALL).train().to(memory_format=torch.channels_last)
+    network = networks.build_network(name, SMALL).train().to(memory_format=torch.channels_last)
     optimiser = torch.optim.Adam(network.parameters(), lr=0.01)
-    criterion = losses.build("bce_dice", dice_weight=1.0)
+    criterion = losses.build_loss("bce_dice", dice_weight=1.0)
     for _ in range(60):
         optimiser.zero_grad()
         output = network(images)
@@ -168,14 +168,14 @@ def test_overfits_one_batch(name):
 
 def train_three_steps(name, device="cpu"):
     torch.manual_seed(7)
-    network = networks.build(name, SMALL).to(device).train()
+    network = networks.build_network(name, SMALL).to(device).train()
     optimiser = torch.optim.Adam(network.parameters(), lr=0.01)
     generator = torch.Generator().manual_seed(1)
     for _ in range(3):
         images = torch.rand(2, 3, 64, 64, generator=generator).to(device)
         targets = (torch.rand(2, 1, 64, 64, generator=generator) > 0.5).to(device)
         optimiser.zero_grad()
-        losses.build("focal_tversky", tversky_beta=0.7, focal_tversky_gamma=4 / 3)(
+        losses.build_loss("focal_tversky", tversky_beta=0.7, focal_tversky_gamma=4 / 3)(
             network(images), targets
         ).mean().backward()
         optimiser.step()
@@ -207,7 +207,7 @@ def test_trains_twice_to_the_same_bits_on_cuda(name, deterministic):
 def test_unet_sees_far_and_at_the_right_place():
     """The logit of a pixel depends on the pixels around it, and on none beyond the receptive field."""
     torch.manual_seed(0)
-    network = networks.build("unet", SMALL).eval()
+    network = networks.build_network("unet", SMALL).eval()
     images = torch.rand(1, 3, 384, 384, requires_grad=True)
     network(images)[0, 0, 192, 192].backward()
     seen = images.grad[0].abs().sum(0) > 0
@@ -222,16 +222,16 @@ def test_unet_sees_far_and_at_the_right_place():
 def test_unet_begins_with_logits_that_tell_pixels_apart():
     torch.manual_seed(0)
     for base_width in (4, 16):  # whatever the width
-        logits = networks.build("unet", base_width).train()(torch.rand(2, 3, 64, 64))
+        logits = networks.build_network("unet", base_width).train()(torch.rand(2, 3, 64, 64))
         assert 0.8 < logits.std() < 3
 
 
 def test_unet_begins_with_the_share_of_lesion_that_photographs_have():
-    assert networks.build("unet", SMALL).head.bias.sigmoid().item() == pytest.approx(0.2)
+    assert networks.build_network("unet", SMALL).head.bias.sigmoid().item() == pytest.approx(0.2)
 
 
 def test_nnunet_supervises_five_resolutions_in_training_and_gives_one_in_evaluation():
-    network = networks.build("nnunet_resenc", SMALL)
+    network = networks.build_network("nnunet_resenc", SMALL)
     outputs = network.train()(torch.rand(2, 3, 128, 128))
     assert [tuple(output.shape) for output in outputs] == [(2, 1, 128 // 2**i, 128 // 2**i) for i in range(5)]
     assert isinstance(network.eval()(torch.rand(1, 3, 128, 128)), torch.Tensor)
@@ -239,7 +239,7 @@ def test_nnunet_supervises_five_resolutions_in_training_and_gives_one_in_evaluat
 
 @pytest.mark.parametrize("sides", [(36, 52), (44, 100)])
 def test_quarter_unet_takes_sides_that_are_odd_on_the_way_down(sides):
-    network = networks.build("quarter_unet", SMALL)
+    network = networks.build_network("quarter_unet", SMALL)
     assert network.train()(torch.rand(2, 3, *sides)).shape == (2, 1, *sides)
 
 
@@ -251,14 +251,14 @@ def test_quarter_unet_shuffles_like_torch():
 def test_quarter_unet_begins_near_the_share_of_lesion():
     """So that the first epochs are not spent on finding that most of a photograph is skin."""
     torch.manual_seed(0)
-    network = networks.build("quarter_unet", 24).train()
+    network = networks.build_network("quarter_unet", 24).train()
     assert 0.1 < torch.sigmoid(network(torch.rand(4, 3, 64, 64))).mean() < 0.4
 
 
 def test_quarter_unet_costs_a_sixth_of_the_default_unet():
     def gmac(name, base_width):
         with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as flops:
-            networks.build(name, base_width).eval()(torch.empty(1, 3, 256, 256))
+            networks.build_network(name, base_width).eval()(torch.empty(1, 3, 256, 256))
         return flops.get_total_flops() / 2e9
 
     assert gmac("quarter_unet", 24) < gmac("unet", 16) / 6

@@ -12,7 +12,7 @@ import lesionseg
 from lesionseg import Settings
 from lesionseg.__main__ import main
 from lesionseg.common.errors import InputError
-from lesionseg.networks import build, weights
+from lesionseg.networks import build_network, weights
 from tiny_data import run_stage, write_data, write_model
 
 SIZE = 64
@@ -21,7 +21,7 @@ SIZE = 64
 @pytest.fixture(scope="module")
 def model_file(tmp_path_factory):
     torch.manual_seed(3)
-    network = build("unet", 2).train()
+    network = build_network("unet", 2).train()
     noise = torch.rand(8, 3, SIZE, SIZE)
     for _ in range(30):
         network(noise)  # running statistics, so that its logits vary about their mean

@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn.metrics import f1_score, jaccard_score
 
 from lesionseg.__main__ import main
-from lesionseg.networks import build, weights
+from lesionseg.networks import build_network, weights
 from lesionseg.predict import command
 from lesionseg.predict.pictures import overlay, write_png
 from lesionseg.predict.rings import filled
@@ -23,7 +23,7 @@ SIZES = {"a.jpg": (150, 100), "b.png": (40, 90), "deep/c.bmp": (64, 64), "d.png"
 @pytest.fixture(scope="module")
 def model_file(tmp_path_factory):
     torch.manual_seed(3)
-    network = build("unet", 2).train()
+    network = build_network("unet", 2).train()
     noise = torch.rand(4, 3, SIZE, SIZE)
     for _ in range(30):
         network(noise)

@@ -9,13 +9,13 @@ from lesionseg.common.errors import InputError
 from lesionseg.inference.prediction import MOST_IMAGES, batch_size, predict, stream
 from lesionseg.inference.refine import REFINERS
 from lesionseg.inference.settings import REFINEMENTS, VIEWS
-from lesionseg.networks import build
+from lesionseg.networks import build_network
 
 
 @pytest.fixture(scope="module")
 def network() -> nn.Module:
     torch.manual_seed(0)
-    return build("unet", 4).eval()
+    return build_network("unet", 4).eval()
 
 
 @pytest.fixture(scope="module")

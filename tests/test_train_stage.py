@@ -117,7 +117,7 @@ def test_it_writes_weights_history_and_metrics_and_resumes_to_the_same(tmp_path,
 
     code, output, errors = finish(stopped)
     assert code == 0, errors
-    assert "going on from .cache/train/" in output
+    assert "resuming from .cache/train/" in output
     assert outputs(stopped) == outputs(whole)
     assert not list((stopped / ".cache/train").iterdir())
 
@@ -316,7 +316,7 @@ def stages_are_importable(monkeypatch):
 def test_auto_takes_the_fastest_format_of_a_card(monkeypatch, capability, expected):
     """H100, A100, T4, P40."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
-    assert precision.choose("auto", torch.device("cuda")) == expected
+    assert precision.choose_dtype("auto", torch.device("cuda")) == expected
 
 
 @pytest.mark.parametrize(
@@ -331,35 +331,35 @@ def test_auto_takes_the_fastest_format_of_a_card(monkeypatch, capability, expect
 )
 def test_auto_takes_bf16_only_from_cpus_that_compute_in_it(monkeypatch, has, expected):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
-    assert precision.choose("auto", torch.device("cpu")) == expected
+    assert precision.choose_dtype("auto", torch.device("cpu")) == expected
 
 
 def test_a_format_asked_for_is_the_one_used():
     cpu = torch.device("cpu")
     for name, dtype in {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}.items():
-        assert precision.choose(name, cpu) == dtype
+        assert precision.choose_dtype(name, cpu) == dtype
         with precision.autocast(cpu, dtype):
             assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
 
 
 def test_a_rounding_set_elsewhere_in_the_process_gives_way():
     torch.backends.cudnn.conv.fp32_precision = "tf32"  # from here on it does not follow the setting for all
-    precision.choose("fp32", torch.device("cpu"))
+    precision.choose_dtype("fp32", torch.device("cpu"))
     assert torch.backends.cudnn.conv.fp32_precision == "ieee"
 
 
 def test_tf32_rounds_products_where_the_card_has_it(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (8, 0))
     try:
-        assert precision.choose("tf32", torch.device("cuda")) == torch.float32
+        assert precision.choose_dtype("tf32", torch.device("cuda")) == torch.float32
         assert torch.backends.cuda.matmul.fp32_precision == "tf32"
         assert torch.backends.cudnn.conv.fp32_precision == "tf32"
     finally:
-        precision.choose("fp32", torch.device("cuda"))
+        precision.choose_dtype("fp32", torch.device("cuda"))
     assert torch.backends.cudnn.conv.fp32_precision == "ieee"
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (7, 5))
     with pytest.raises(InputError, match="tf32"):
-        precision.choose("tf32", torch.device("cuda"))
+        precision.choose_dtype("tf32", torch.device("cuda"))
 
 
 def test_auto_device_is_cuda_where_there_is_a_gpu(monkeypatch):

@@ -17,13 +17,13 @@ METADATA = {"network": "unet", "base_width": 4, "image_size": 64, "threshold": 0
 @pytest.fixture
 def network():
     torch.manual_seed(0)
-    network = networks.build("unet", 4)
+    network = networks.build_network("unet", 4)
     network(torch.rand(2, 3, 32, 32))  # so that the running statistics are not the initial ones
     return network.eval()
 
 
 def test_an_ensemble_comes_back_as_the_mean_of_its_members_probabilities(tmp_path):
-    ensemble = networks.build("unet", 2, members=3).eval()
+    ensemble = networks.build_network("unet", 2, members=3).eval()
     weights.save(
         tmp_path / "weights.safetensors", ensemble.state_dict(), {"network": "unet", "base_width": 2, "members": 3}
     )
@@ -57,14 +57,14 @@ def test_an_ensemble_of_certain_members_has_finite_logits():
 @pytest.mark.parametrize("members", [0, -1, 65, 2.0, 2.5, "2", None, True])
 def test_a_number_of_members_that_cannot_be_is_refused(tmp_path, members):
     metadata = {"network": "unet", "base_width": 4, "members": members}
-    weights.save(tmp_path / "weights.safetensors", networks.build("unet", 4).state_dict(), metadata)
+    weights.save(tmp_path / "weights.safetensors", networks.build_network("unet", 4).state_dict(), metadata)
     with pytest.raises(InputError, match="its metadata is"):
         weights.load(tmp_path / "weights.safetensors")
 
 
 @pytest.mark.parametrize("name", networks.NAMES)
 def test_the_file_alone_rebuilds_the_network(tmp_path, name):
-    network = networks.build(name, 4).eval()
+    network = networks.build_network(name, 4).eval()
     weights.save(tmp_path / "new/weights.safetensors", network.state_dict(), {"network": name, "base_width": 4})
     loaded, metadata = weights.load(tmp_path / "new/weights.safetensors")
     assert metadata == {"network": name, "base_width": 4}

@@ -21,7 +21,7 @@ from lesionseg.formats import manifest
 from lesionseg.formats.manifest import Pair
 from lesionseg.formats.processed import HELD_OUT, TRAINED, Sample, write_samples
 from lesionseg.images.decoding import read_rgb
-from lesionseg.networks import build, weights
+from lesionseg.networks import build_network, weights
 
 REPOSITORY = Path(__file__).parents[1]
 SIZE = 32
@@ -105,7 +105,7 @@ def trained_network() -> Network:
     ]
     images = np.stack([picture(index, mask) for index, mask in enumerate(masks)])
     torch.manual_seed(0)
-    network = build("unet", 4)
+    network = build_network("unet", 4)
     optimiser = torch.optim.Adam(network.parameters(), 1e-2)
     inputs = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     threads = torch.get_num_threads()
@@ -120,7 +120,7 @@ def trained_network() -> Network:
 
 def constant_network(probability: float) -> Network:
     """A U-Net that answers with one probability everywhere."""
-    network = build("unet", 4)
+    network = build_network("unet", 4)
     torch.nn.init.zeros_(network.head.weight)
     torch.nn.init.constant_(network.head.bias, np.log(probability / (1 - probability)))
     return network.state_dict(), {"network": "unet", "base_width": 4}

@@ -47,7 +47,7 @@ AUGMENTATION = {
     "augment_elastic": "none",
     "augment_colour": "none",
 }
-bce_dice = losses.build("bce_dice", dice_weight=1.0)
+bce_dice = losses.build_loss("bce_dice", dice_weight=1.0)
 # everything that has state of its own; float16 brings the scaler
 EVERYTHING = PLAIN | {
     "schedule": "cosine",
@@ -84,7 +84,7 @@ def data(augment: object = "default", val: list[int] = VAL, side: int = SIDE) ->
 
 def network(base_width: int = 2, name: str = "unet") -> torch.nn.Module:
     torch.manual_seed(0)
-    return networks.build(name, base_width)
+    return networks.build_network(name, base_width)
 
 
 def run(model=None, loss=bce_dice, dataset=None, recipe=PLAIN, dtype=torch.float32, **options) -> Fitted:

@@ -13,8 +13,8 @@ def choose_device(
 ) -> torch.device:
     """Return the device for `auto` (CUDA where there is a GPU, else the CPU), `cpu`, `cuda` or `cuda:<index>`.
 
-    Of several processes on one machine, each names its `local_rank` and gets the GPU of that number. Raises
-    InputError, which speaks of the name as `called`, where a GPU is asked for that torch does not see, or no device.
+    With several processes on one machine, each gives its `local_rank` and gets the GPU of that number. Raises
+    InputError where `name` is no device or a GPU that torch does not see; `called` names the setting in the message.
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
         raise InputError(f"{called}: found {name!r}, expected auto, cpu, cuda or cuda:<index>")

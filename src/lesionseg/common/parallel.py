@@ -57,10 +57,10 @@ def cores() -> int:
 
 
 def cpu_quota(root: Path = Path("/")) -> float:
-    """The cores' worth of time that control groups (version 1 or 2) grant this process; infinity without a limit.
+    """How many cores' time control groups (version 1 or 2) grant this process; infinity without a limit.
 
-    A group is bound by those above it too. Where a container does not mount the group's own path, its files lie at the
-    top.
+    The limits of a group's parents hold too. Where a container does not mount the group's own path, its files lie at
+    the top.
     """
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()

@@ -19,7 +19,7 @@ ENVIRONMENT = Path("environment.yaml")
 TEMPORARY = "/.dvc/tmp/exps/"  # in it DVC makes the copies for `dvc exp run --temp` and the queue
 SYSTEM: dict[
     int | None, tuple[str, str]
-] = {  # what the system refuses that its user can mend: what it is, and the cure
+] = {  # errors of the operating system that the user can mend: what it is, and the cure
     errno.ENOSPC: ("no space left on the disk", "free some"),
     errno.EDQUOT: ("the disk quota is used up", "free some space or have the quota raised"),
     errno.EFBIG: (

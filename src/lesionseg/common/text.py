@@ -1,9 +1,9 @@
 """Text from outside, shown as text wherever it goes.
 
 Names of images come from strangers' archives and folders, and end up in file names, CSV cells, charts, Markdown tables,
-web pages and terminals. What one of these has no way to write harmlessly is refused at the door (`id_problem`); the
-rest is written so that it stays text: `printable` on a terminal, `markdown` in Markdown, charts with mathtext off,
-pages through a template that escapes.
+web pages and terminals. A name that one of these cannot show harmlessly is refused when it is read (`id_problem`); the
+others are escaped: `printable` on a terminal, `markdown` in Markdown, mathtext off in charts, an escaping template for
+pages.
 """
 
 import re
@@ -36,7 +36,7 @@ def id_problem(name: str) -> str | None:
 
 
 def printable(text: str, longest: int = LONGEST_MESSAGE) -> str:
-    """`text` on one line, without what a terminal would obey; cut where it is longer than `longest` characters."""
+    """`text` on one line, without control characters; cut where it is longer than `longest` characters."""
     cut = text if len(text) <= longest else text[:longest] + "…"
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in cut)
 

@@ -2,7 +2,7 @@
 
 Each takes images (B, 3, H, W), float, RGB in [0, 1], H and W multiples of 16 from 32 up, and gives logits
 (B, 1, H, W): a pixel is lesion with probability sigmoid(logit). In training mode one with deep supervision
-gives a list of logits, at full resolution first; `losses.build` takes both.
+gives a list of logits, at full resolution first; `losses.build_loss` takes both.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ NAMES = tuple(_NETWORKS)
 NARROWEST = {"deeplabv3": 4}
 
 
-def build(name: str, base_width: int, members: int = 1) -> nn.Module:
+def build_network(name: str, base_width: int, members: int = 1) -> nn.Module:
     """Return the network `name`, one of NAMES, `base_width` channels wide at its first level; of several `members`,
     the Ensemble of as many such networks.
 

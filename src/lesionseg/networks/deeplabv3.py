@@ -50,8 +50,8 @@ class AtrousPyramid(nn.Module):
             [nn.Sequential(*conv_norm_relu(inputs, width, 1))]
             + [nn.Sequential(*conv_norm_relu(inputs, width, 3, dilation=rate)) for rate in ATROUS_RATES]
         )
-        # No batch norm here, unlike the paper: of one value a channel and image it would keep nothing in a
-        # batch of 1 (torch refuses) and a mere sign in one of 2.
+        # No batch norm here, unlike the paper: with one value per channel and image, it would leave nothing in a
+        # batch of 1 (torch refuses) and only the sign in a batch of 2.
         self.image_view = nn.Sequential(nn.Conv2d(inputs, width, 1), nn.ReLU(inplace=True))
         self.project = nn.Sequential(*conv_norm_relu(5 * width, width, 1))
 

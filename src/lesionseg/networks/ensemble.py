@@ -8,7 +8,7 @@ from torch.nn import functional
 
 
 class Ensemble(nn.Module):
-    """The mean of its members' probabilities, as logits: what takes one network takes this.
+    """The mean of its members' probabilities, as logits; used wherever a single network is.
 
     Each member maps images to logits (B, 1, H, W); so does the ensemble, in float32.
     """

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 BLOCKS = (1, 1, 2, 2)  # residual blocks in each encoder stage
 STEM_STRIDE = 4
-PRIOR = -1.2  # logit of a share of 0.23, about what lesions cover: training need not find it out first
+PRIOR = -1.2  # logit of a share of 0.23, about what lesions cover, so that training does not begin by learning it
 
 
 class QuarterUNet(nn.Module):
@@ -17,7 +17,7 @@ class QuarterUNet(nn.Module):
     A U-Net at full resolution spends most of its time on its first and last level, where it sees least. Here two
     convolutions of stride 2 come first, and each pixel of the last level gives the logits of its 4×4 pixels.
 
-    The 3×3 convolutions are whole. Depthwise-separable ones of base width 32 ran at 57.8 images/s against 32.8 of
+    The 3×3 convolutions are full ones. Depthwise-separable ones of base width 32 ran at 57.8 images/s against 32.8 of
     this network (base width 24, two AVX2 cores); what they would cost in accuracy was not measured.
     """
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lesionseg.common.errors import InputError
 from lesionseg.common.files import atomic
-from lesionseg.networks import build
+from lesionseg.networks import build_network
 
 TRAINED_FILE, MODEL_FILE = "weights.safetensors", "model.safetensors"  # in the folders of train and of evaluate
 FORMAT = "lesionseg"  # marks a file as ours
@@ -101,7 +101,7 @@ def _without_storage(path: Path, named: Architecture) -> nn.Module:
         raise InputError(f"{path}: base_width: found {str(named.base_width)[:20]}, expected at most {WIDEST}")
     try:
         with torch.device("meta"):
-            return build(*named)
+            return build_network(*named)
     except InputError as error:
         raise InputError(
             f"{path}: {problem[:200]}; was it written by another version?" for problem in error.problems

@@ -38,7 +38,7 @@ SCALES = (*STRENGTHS, "close_up")  # close_up: photographs from nearer, lesions 
 
 
 class Augmentation(Group):
-    """What is changed: parameters of the same names in params.yaml.
+    """Which random changes are made: parameters of the same names in params.yaml.
 
     Flips are left-right and up-down, each in half of the samples. Rotations are by 0, 90, 180 or 270 degrees
     (`right_angles`: exact, no pixel is interpolated) or by any angle.

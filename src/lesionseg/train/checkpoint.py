@@ -1,9 +1,9 @@
-"""Checkpoints of a training run: what a killed run goes on from, and no other run ever does.
+"""Checkpoints of a training run: a killed run resumes from its own, never from that of another.
 
 Checkpoints lie in `<folder>/<key>/`, one for each member of an ensemble. The key is a digest of all that determines
 the result, so that a run with other parameters, data, code, hardware or number format has another one. A finished run
-removes its own; those of unfinished runs stay, since going back to their parameters goes on with them, but only the
-newest few: at the published width one holds 0.4 to 0.7 GB.
+removes its own. Those of unfinished runs stay, so that a return to their parameters resumes them, but only the newest
+few: at the published width one holds 0.4 to 0.7 GB.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ import torch
 
 from lesionseg.common.files import atomic
 
-OTHER_RUNS = 2  # unfinished ones, whose checkpoints stay
+OTHER_RUNS = 2  # unfinished ones whose checkpoints stay
 
 
 def key(facts: Mapping[str, object], files: Iterable[str | Path] = ()) -> str:

@@ -46,7 +46,7 @@ class World:
 def world_from_environment() -> World | None:
     """The world as `launch` or torchrun describe it in the environment; None when started plainly.
 
-    Schedulers of clusters set WORLD_SIZE=1 for a single process and nothing else: that is plainly, too.
+    Cluster schedulers set WORLD_SIZE=1 and nothing else for a single process: that counts as a plain start too.
     """
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
     found = {name: os.environ[name] for name in names if name in os.environ}
@@ -115,7 +115,7 @@ def process_group(world: World, device: torch.device) -> Iterator[None]:
     """Connect the processes while the context lasts. One alone connects to nothing.
 
     Those of `launch` meet through a file that only this user can read, and listen on the loopback interface alone.
-    Those of torchrun meet at its master's address, which anyone who can reach it may talk to: for trusted networks.
+    Those of torchrun meet at its master's address, open to anyone who can reach it: for trusted networks only.
     """
     if world.size == 1:
         yield
@@ -135,7 +135,7 @@ def process_group(world: World, device: torch.device) -> Iterator[None]:
 
 
 def require_processes(asked: int, world: World) -> None:
-    """Refuse another number of processes than `train.processes` asks for: it is recorded with the result."""
+    """Refuse a number of processes other than `train.processes`, which is recorded with the result."""
     if world.size != asked:
         raise InputError(
             f"params.yaml: train.processes: found {asked}, but torchrun started {world.size}; "
@@ -144,7 +144,7 @@ def require_processes(asked: int, world: World) -> None:
 
 
 def require_supported(world: World, device: torch.device, smallest_batch: int, compile: bool) -> None:
-    """Refuse what several processes have not been seen to do right."""
+    """Refuse combinations that are not tested with several processes."""
     if world.size > 1 and compile:
         raise InputError(
             f"params.yaml: train.compile: found true with {world.size} processes, which is not tested; set "
@@ -214,17 +214,17 @@ def synchronise_gradients(model: nn.Module, device: torch.device) -> nn.Module:
     )
 
 
-def exchanging(network: nn.Module, exchange: bool) -> AbstractContextManager:
-    """While the context lasts, backward passes exchange gradients or, not `exchange`, only add them up."""
-    if exchange or not isinstance(network, nn.parallel.DistributedDataParallel):
+def gradient_sync(network: nn.Module, enabled: bool) -> AbstractContextManager:
+    """While the context lasts, backward passes exchange gradients if `enabled`, else only add them up."""
+    if enabled or not isinstance(network, nn.parallel.DistributedDataParallel):
         return nullcontext()
     return network.no_sync()
 
 
-def not_empty(images: Tensor, masks: Tensor, model: nn.Module) -> tuple[Tensor, Tensor]:
-    """The batch; of an idle process, which exchanges gradients all the same, a blank image.
+def pad_empty_batch(images: Tensor, masks: Tensor, model: nn.Module) -> tuple[Tensor, Tensor]:
+    """The batch as it is, or one blank image for a process without any: it must take part in the exchange of gradients.
 
-    Batch norm takes a batch of none, so that an idle process does not touch its statistics; other norms do not.
+    With batch norm the batch stays empty, which leaves the statistics alone; other norms take no empty batch.
     """
     if len(images) or any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
         return images, masks

@@ -1,4 +1,4 @@
-"""What stops a training, said as the parameters to change."""
+"""Errors that stop a training run, with the parameters to change."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from lesionseg.train.loading import Data, order
 from lesionseg.train.progress import Tally
 from lesionseg.train.recipe import Recipe
 
-NAMED = 10  # images in a message
+NAMED = 10  # images listed in a message
 
 
 def require_finite(tally: Tally, epoch: int, data: Data, recipe: Recipe, checkpoints: Checkpoints | None) -> None:
@@ -41,8 +41,8 @@ def require_finite_validation(tally: Tally, data: Data) -> None:
 
 
 @contextmanager
-def explained(recipe: Recipe, device: torch.device) -> Iterator[None]:
-    """Turn running out of memory, and a batch too small for batch norm, into what to change."""
+def explain_errors(recipe: Recipe, device: torch.device) -> Iterator[None]:
+    """Turn torch's errors about memory and about a batch too small for batch norm into InputErrors."""
     share = f"params.yaml: train.batch_size={recipe.batch_size} with train.accumulation={recipe.accumulation}"
     smaller = "Raise train.accumulation (the batch in more parts), or lower train.batch_size or train.base_width"
     try:

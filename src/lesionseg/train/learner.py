@@ -6,14 +6,14 @@ from torch import Tensor, nn
 from lesionseg.train.distributed import synchronise_batch_norm, synchronise_gradients
 from lesionseg.train.recipe import Machine, Recipe
 from lesionseg.train.schedule import learning_rate_factor
-from lesionseg.train.weight_average import WeightAverage
+from lesionseg.train.weight_average import weight_average
 
 
 class Learner:
     """Weights, optimiser, gradient scaler and average of the weights: what a step changes and a checkpoint holds.
 
-    `model` is changed. `network` is what a training step calls, `validated` what validation calls, and `kept` holds
-    the weights that are the outcome.
+    `model` is changed. `network` is what a training step calls, `validated` what validation calls, and `saved` holds
+    the weights that are the result.
     """
 
     def __init__(self, model: nn.Module, recipe: Recipe, machine: Machine, steps: int):
@@ -26,9 +26,9 @@ class Learner:
         self.network = synchronise_gradients(compiled, device)
         self.optimiser = _adam(self.model, recipe)
         self.scaler = torch.amp.GradScaler(device.type, enabled=machine.dtype == torch.float16)
-        self.average = None if recipe.ema_decay is None else WeightAverage(self.model, recipe.ema_decay)
-        self.kept = self.average.network if self.average else self.model
-        self.validated = self.kept if self.average else compiled
+        self.average = None if recipe.ema_decay is None else weight_average(self.model, recipe.ema_decay)
+        self.saved = self.average.module if self.average else self.model
+        self.validated = self.saved if self.average else compiled
         self._recipe = recipe
         self._factor = learning_rate_factor(recipe.schedule, recipe.epochs * steps, recipe.warmup_epochs * steps)
 
@@ -54,11 +54,11 @@ class Learner:
         self.scaler.update()
         self.optimiser.zero_grad()
         if self.average:
-            self.average.update(self.model)
+            self.average.update_parameters(self.model)
 
     def weights(self) -> dict[str, Tensor]:
-        """A copy of the weights kept, on the CPU."""
-        return {name: tensor.detach().cpu().clone() for name, tensor in self.kept.state_dict().items()}
+        """A copy of the weights to save, on the CPU."""
+        return {name: tensor.detach().cpu().clone() for name, tensor in self.saved.state_dict().items()}
 
     def state_dict(self) -> dict:
         return {name: part.state_dict() for name, part in self._parts().items()}

@@ -1,4 +1,4 @@
-"""Batches of the processed arrays: what comes when is a pure function, so that nothing else has to be remembered.
+"""Batches of the processed arrays, in an order that follows from the seed and the epoch alone.
 
 An epoch is a plan: the order of the samples is drawn from (seed, epoch), cut into steps of one global batch, each
 shared out among the processes and, under gradient accumulation, among the parts of a step. Workers that read ahead,
@@ -57,8 +57,8 @@ def steps(count: int, batch_size: int, parts: int = 1, rank: int = 0, processes:
     """Cut `count` positions into steps of `batch_size` over all processes, the last one smaller, and return, for
     the process `rank`, each step's parts.
 
-    A step has at most `parts` parts, the same number in every process: they meet in each. A process gets an empty
-    part where a step holds fewer samples than there are processes.
+    A step has at most `parts` parts, the same number in every process, since batch norm is synchronised in each. A
+    process gets an empty part where a step holds fewer samples than there are processes.
     """
     plan = []
     for start in range(0, count, batch_size):

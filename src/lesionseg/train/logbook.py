@@ -1,4 +1,4 @@
-"""A run's book-keeping: its checkpoints, and what is said of it while it goes."""
+"""What a run writes while it trains: checkpoints, history rows, messages and a progress bar."""
 
 import sys
 from collections.abc import Callable
@@ -14,26 +14,26 @@ from lesionseg.train.progress import Progress, Row
 
 @dataclass(frozen=True)
 class Record:
-    """What is kept and told of a run while it goes.
+    """Where a run saves checkpoints, and whom it tells of its progress.
 
-    With `checkpoints`, it goes on where a killed run of the same key stopped. `on_epoch` gets each row of the history
-    in the first process, those of before a resume again. `quiet` prints nothing.
+    With `checkpoints`, it resumes where a killed run of the same key stopped. `on_epoch` is called in the first process
+    with each row of the history, after a resume with the earlier rows too. `quiet` prints nothing.
     """
 
     checkpoints: Checkpoints | None = None
     on_epoch: Callable[[Row], None] = lambda row: None
-    examine_every: int = 25  # steps between looks at the losses, which make Python wait for the device
+    examine_every: int = 25  # steps between checks that losses are finite, which make Python wait for the device
     quiet: bool = False
 
 
 class Logbook:
-    """Writes what `record` asks for. Of several processes all call each method; the first writes and prints."""
+    """Writes what `record` asks for. With several processes, all call each method and the first writes and prints."""
 
     def __init__(self, record: Record, learner: Learner, progress: Progress, world: World):
         self.record, self.learner, self.progress, self.world = record, learner, progress, world
 
     def load(self, epochs: int, steps: int) -> None:
-        """Go on from the checkpoint, if there is one; `epochs` and `steps` of an epoch are those of the whole run."""
+        """Resume from the checkpoint, if there is one; `epochs` of the whole run and `steps` of an epoch."""
         checkpoints, progress = self.record.checkpoints, self.progress
         if not checkpoints:
             return
@@ -48,12 +48,12 @@ class Logbook:
             position = f"epoch {progress.epoch}, validation"
         else:
             position = f"epoch {progress.epoch}, step {progress.steps_done + 1} of {steps}"
-        self._print(f"going on from {checkpoints.path}: {position}")
+        self._print(f"resuming from {checkpoints.path}: {position}")
         for row in progress.history if self.world.first else ():
             self.record.on_epoch(row)
 
     def save(self) -> None:
-        """Write a checkpoint, where they are kept."""
+        """Write a checkpoint, if the record has a place for them."""
         if self.record.checkpoints:
             state = self.learner.state_dict() | self.progress.state_dict()
             if self.world.first:
@@ -63,8 +63,8 @@ class Logbook:
         if self.record.checkpoints and broadcast(self.record.checkpoints.due(epoch_ended)):
             self.save()
 
-    def tell_epoch(self, row: Row, epochs: int, images_per_second: float | None) -> None:
-        """Print an epoch's losses and Dice, and hand on its row."""
+    def log_epoch(self, row: Row, epochs: int, images_per_second: float | None) -> None:
+        """Print an epoch's losses and Dice, and pass its row to `on_epoch`."""
         if self.world.first:
             self.record.on_epoch(row)
         speed = "" if images_per_second is None else f", {images_per_second:.1f} images/s"
@@ -74,7 +74,7 @@ class Logbook:
         )
 
     def bar(self, epochs: int, steps: int) -> tqdm:
-        """A progress bar over the steps of the epoch under way, where one is wanted and someone looks."""
+        """A progress bar over the steps of the epoch under way; shown on a terminal, unless `quiet`."""
         shown = self.world.first and not self.record.quiet
         title, done = f"epoch {self.progress.epoch}/{epochs}", self.progress.steps_done
         return tqdm(total=steps, desc=title, initial=done, disable=None if shown else True)

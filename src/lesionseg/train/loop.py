@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from lesionseg.train.checkpoint import Interruption
-from lesionseg.train.distributed import exchanging, not_empty, require_supported
-from lesionseg.train.failures import explained, require_finite, require_finite_validation
+from lesionseg.train.distributed import gradient_sync, pad_empty_batch, require_supported
+from lesionseg.train.failures import explain_errors, require_finite, require_finite_validation
 from lesionseg.train.learner import Learner
 from lesionseg.train.loading import Batch, Data, Plan, batches
 from lesionseg.train.logbook import Logbook, Record
@@ -29,12 +29,12 @@ Stream = Iterator[Batch]  # in the order of the plan
 
 @dataclass(frozen=True)
 class Fitted:
-    """The outcome: the weights kept, the epoch they are from, a row for every epoch, and how fast it went."""
+    """The result: the weights to save, the epoch they are from, a row for every epoch, and the speed."""
 
     state: dict[str, Tensor]
     epoch: int
     history: list[Row]
-    images_per_second: list[float]  # of each epoch's training in this process; no result, it differs from run to run
+    images_per_second: list[float]  # in each epoch, of this process; printed only, since it differs from run to run
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def fit(
     machine: Machine,
     record: Record = Record(),  # noqa: B008 (immutable)
 ) -> Fitted:
-    """Train `model`, which is changed, and return the weights to keep.
+    """Train `model`, which is changed, and return the weights to save.
 
     Raises InputError when a loss is not finite, the memory does not suffice or the machine cannot do it.
     """
@@ -68,17 +68,17 @@ def fit(
     logbook = Logbook(record, run.learner, progress, machine.world)
     logbook.load(recipe.epochs, len(plan.train))
     speeds = []
-    # several processes cannot agree on a step to stop after without talking in each: Ctrl-C stops them at once
-    with Interruption(machine.world.size == 1) as interruption, explained(recipe, machine.device):
+    # several processes would have to communicate in every step to stop after the same one: Ctrl-C stops them at once
+    with Interruption(machine.world.size == 1) as interruption, explain_errors(recipe, machine.device):
         epochs = range(progress.epoch, recipe.epochs + 1)
         keys = plan.keys(data, recipe.seed, epochs, progress.steps_done)
         stream = batches(data.samples, keys, machine.device, machine.workers)
-        while progress.epoch <= recipe.epochs and not progress.stagnates(recipe.early_stopping):
+        while progress.epoch <= recipe.epochs and not progress.should_stop(recipe.early_stopping):
             speed = train_epoch(run, stream, progress, logbook, interruption)
             row = {"epoch": progress.epoch} | progress.tally.gathered().row("train")
             row |= validate(run, stream).row("val") | {"learning_rate": run.learner.learning_rate}
             progress.end_epoch(row, run.learner.weights if recipe.keep == "best" else None)
-            logbook.tell_epoch(row, recipe.epochs, speed)
+            logbook.log_epoch(row, recipe.epochs, speed)
             speeds += [] if speed is None else [speed]
             logbook.save_if_due(epoch_ended=True)
             interruption.stop_if_requested(logbook.save)
@@ -117,13 +117,13 @@ def train_step(run: Run, stream: Stream, progress: Progress) -> None:
     recipe, learner, machine = run.recipe, run.learner, run.machine
     parts = run.plan.train[progress.steps_done]
     whole = run.plan.batch(progress.steps_done)
-    # dropout and the like
+    # for dropout and other random layers
     torch.manual_seed(_mix(recipe.seed, progress.epoch, progress.steps_done, machine.world.rank))
     learner.set_learning_rate((progress.epoch - 1) * len(run.plan.train) + progress.steps_done)
     for part in parts:
-        images, masks = not_empty(*next(stream), learner.model)
+        images, masks = pad_empty_batch(*next(stream), learner.model)
         targets = masks.unsqueeze(1)
-        with exchanging(learner.network, part is parts[-1]):  # gradients, once a step
+        with gradient_sync(learner.network, part is parts[-1]):  # once a step
             with autocast(machine.device, machine.dtype):
                 outputs = learner.network(unit_interval(images))
             losses = run.loss(outputs, targets)[: len(part)]

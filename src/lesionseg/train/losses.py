@@ -105,10 +105,10 @@ _FIELDS: dict[str, Any] = {option: (kind, ...) for loss in LOSSES for option, ki
 Options = create_model("Options", __base__=Group, loss=(Annotated[str, one_of(LOSSES)], ...), **_FIELDS)
 
 
-def build(loss: str, **values: float) -> Loss:
+def build_loss(loss: str, **values: float) -> Loss:
     """Return one of LOSSES with its options, for a network with one output or with deep supervision.
 
-    Of `values` it takes its own options, each of which must be there, and leaves those of the others.
+    It takes its own options from `values`, which must have them all, and ignores those of the other losses.
     """
     return deep_supervision(partial(LOSSES[loss], **{option: values[option] for option in options(loss)}))
 

@@ -1,6 +1,6 @@
-"""Several trainings that differ by their seed alone: the members of an ensemble, which averages their probabilities.
+"""Several training runs that differ in their seed alone: the members of an ensemble, whose probabilities are averaged.
 
-Member n, from 1, is the training that `train.seed` + n - 1 gives by itself.
+Member n, from 1, is the network that `train.seed` + n - 1 gives by itself.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,8 +17,8 @@ def seeds(seed: int, members: int) -> range:
     return range(seed, seed + members)
 
 
-def together(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """The weights of the network `networks.build` makes of so many members; of one, its own."""
+def ensemble_state(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The `state_dict` of the Ensemble of these members; of a single one, its own."""
     if len(states) == 1:
         return dict(states[0])
     return {f"members.{index}.{name}": tensor for index, state in enumerate(states) for name, tensor in state.items()}
@@ -37,10 +37,10 @@ def mean_history(histories: Sequence[Sequence[Row]]) -> list[Row]:
 
 
 class History:
-    """The history on the disk, rewritten after every epoch: `dvc plots show` and `dvc exp show` follow it as it grows.
+    """The history files, rewritten after every epoch: `dvc plots show` and `dvc exp show` follow a run.
 
-    `path` gets a row an epoch, of several members the mean of those trained so far; `last` the metrics of the
-    last epoch that people compare; `each`, where there are several, the rows of every member.
+    `path` gets a row an epoch, with several members their mean so far; `last` the main metrics of the last epoch;
+    `each` every member's rows, if there are several.
     """
 
     LAST = ("epoch", "train_loss", "val_loss", "val_dice")
@@ -50,7 +50,7 @@ class History:
         self._members: dict[int, list[Row]] = {}
 
     def add(self, member: int, row: Row) -> None:
-        """Take in an epoch of a member; a resumed run adds those before it again, from the first on."""
+        """Add an epoch of a member; a resumed run adds the earlier ones again, from the first on."""
         self._members.setdefault(member, []).append(row)
         rows = mean_history(list(self._members.values()))
         write_csv(self._path, list(rows[0]), rows)

@@ -1,6 +1,6 @@
-"""In which number format the network computes: what the hardware is fast at.
+"""The number format the network computes in.
 
-Weights, optimiser and losses stay float32 everywhere. The format is that of the convolutions under autocast:
+Weights, optimiser and losses are always float32. The format is that of the convolutions under autocast:
 
     bf16   bfloat16: float32's range with 8 bits of precision. CUDA from Ampere (compute capability 8.0) on,
            CPUs with AVX512-BF16, AMX or Arm's BF16 instructions.
@@ -22,7 +22,7 @@ PRECISIONS = ("auto", *DTYPES)
 AMPERE, VOLTA = (8, 0), (7, 0)  # compute capabilities
 
 
-def choose(name: str, device: torch.device, compile: bool = False) -> torch.dtype:
+def choose_dtype(name: str, device: torch.device, compile: bool = False) -> torch.dtype:
     """Return the dtype to autocast to on `device` (float32: no autocast) for `name`, one of PRECISIONS, and set how
     float32 products are rounded.
 

@@ -1,4 +1,4 @@
-"""How far a training has come, and what it has seen."""
+"""The state of a training run: position, losses and counts of the epoch under way, history, best epoch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,8 +18,7 @@ Weights = TypeVar("Weights")
 class Tally:
     """Loss and pixel counts of every image of an epoch, in its order.
 
-    They are written on the device, image by image, and read by Python only where the training looks at them: reading
-    waits for the device.
+    They stay on the device and are read by Python only when needed: reading makes it wait for the device.
     """
 
     def __init__(self, images: int, device: torch.device):
@@ -27,12 +26,12 @@ class Tally:
         self.counts = torch.zeros(images, 4, dtype=torch.int64, device=device)
 
     def write(self, part: Part, losses: Tensor, logits: Tensor, targets: Tensor) -> None:
-        """Enter the images at the positions of `part`: losses (B,), logits and 0/1 targets (B, 1, H, W)."""
+        """Record the images at the positions of `part`: losses (B,), logits and 0/1 targets (B, 1, H, W)."""
         self.losses[part.start : part.stop] = losses.detach()
         self.counts[part.start : part.stop] = count_batch(logits.detach() >= 0, targets > 0)
 
     def gathered(self) -> "Tally":
-        """The tally of all processes together; all must ask."""
+        """The tally of all processes together; all must call it."""
         whole = object.__new__(Tally)
         whole.losses, whole.counts = all_reduce(self.losses), all_reduce(self.counts)
         return whole
@@ -65,7 +64,7 @@ class Progress:
     best: dict = field(default_factory=lambda: {"dice": -1.0})  # with the keys epoch and, if wanted, state
 
     def end_epoch(self, row: Row, weights: Callable[[], dict[str, Tensor]] | None) -> None:
-        """Enter an epoch's `row`; where it is the best so far, keep its `weights`, unless they are None."""
+        """Append an epoch's `row`; where it is the best so far, store what `weights` returns, unless that is None."""
         self.history.append(row)
         if row["val_dice"] > self.best["dice"]:
             self.best = {"dice": row["val_dice"], "epoch": row["epoch"]}
@@ -74,20 +73,20 @@ class Progress:
         self.tally.clear()
         self.epoch, self.steps_done = self.epoch + 1, 0
 
-    def stagnates(self, patience: int | None) -> bool:
+    def should_stop(self, patience: int | None) -> bool:
         """Whether the validation Dice has not risen for `patience` epochs."""
         return (
             patience is not None and bool(self.history) and self.history[-1]["epoch"] - self.best["epoch"] >= patience
         )
 
     def state_dict(self) -> dict:
-        """What a checkpoint holds; of several processes all must ask."""
+        """What a checkpoint holds; with several processes, all must call it."""
         tally = self.tally.gathered()
         position = {name: getattr(self, name) for name in ("epoch", "steps_done", "history", "best")}
         return position | {"losses": tally.losses, "counts": tally.counts}
 
     def load_state_dict(self, state: dict, with_tally: bool) -> None:
-        """Go on from `state`; `with_tally` in one process only, since it is the tally of all."""
+        """Resume from `state`; `with_tally` in one process only, since the saved tally is that of all."""
         self.epoch, self.steps_done, self.history, self.best = (
             state[name] for name in ("epoch", "steps_done", "history", "best")
         )

@@ -1,4 +1,4 @@
-"""What a training is told: how to train, and what to compute on."""
+"""The settings of a training run: how to train, and what to compute on."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -9,7 +9,7 @@ from lesionseg.common.parameters import Field, Group, one_of
 from lesionseg.train.distributed import World
 from lesionseg.train.schedule import SCHEDULES
 
-KEPT = ("last", "best")  # weights: those after the last epoch, or at the highest validation Dice
+KEEP = ("last", "best")  # which weights are saved: those after the last epoch, or at the highest validation Dice
 
 
 class Recipe(Group):
@@ -18,7 +18,7 @@ class Recipe(Group):
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)  # images in one optimiser step, over all processes
     learning_rate: float = Field(gt=0)
-    # of order and random layers; augmentation and initial weights take it too. torch's generators end there
+    # of order and random layers; augmentation and initial weights take it too. The limit is that of torch's generators
     seed: int = Field(ge=0, lt=2**63)
     schedule: Annotated[str, one_of(SCHEDULES)]  # of the learning rate
     warmup_epochs: int = Field(ge=0)  # in which the learning rate rises to its value
@@ -26,8 +26,8 @@ class Recipe(Group):
     # decoupled (Loshchilov and Hutter 2019, arXiv 1711.05101), on weights, not on norms and biases
     weight_decay: float = Field(ge=0)
     gradient_clip: float | None = Field(gt=0)  # largest norm of the gradient
-    ema_decay: float | None = Field(ge=0, lt=1)  # of the average of weights that is validated and kept
-    keep: Annotated[str, one_of(KEPT)]  # which weights
+    ema_decay: float | None = Field(ge=0, lt=1)  # of the average of weights that is validated and saved
+    keep: Annotated[str, one_of(KEEP)]
     early_stopping: int | None = Field(ge=1)  # epochs without a higher validation Dice after which to stop
     compile: bool  # the network, with torch.compile
 

@@ -22,7 +22,7 @@ SCHEDULES = {"constant": constant, "cosine": cosine}
 def learning_rate_factor(schedule: str, steps: int, warmup_steps: int = 0) -> Callable[[int], float]:
     """Return the factor, in (0, 1], as a function of the optimiser step 0 … steps - 1: it holds no state.
 
-    The first `warmup_steps` rise linearly to 1 (Goyal et al. 2017, arXiv 1706.02677); those that are left follow the
+    It rises linearly to 1 in the first `warmup_steps` (Goyal et al. 2017, arXiv 1706.02677); the other steps follow the
     `schedule`, one of SCHEDULES.
     """
     if not 0 <= warmup_steps < steps:

@@ -1,47 +1,28 @@
 """Exponential moving average of a network's weights (Tarvainen and Valpola 2017, arXiv 1703.01780)."""
 
-import copy
-
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import PARAM_LIST, AveragedModel
 
 
-class WeightAverage:
-    """A second copy of a network that follows the first: average ← decay·average + (1 - decay)·weights.
+def weight_average(network: nn.Module, decay: float) -> AveragedModel:
+    """A copy of the network that follows it: average ← decay·average + (1 - decay)·weights, at each
+    `update_parameters(network)`. The copy is the attribute `module`.
 
     Buffers (batch norm's running statistics) are averaged like the weights, so that they belong to the same
     stretch of training; counters are copied. While few steps are done the decay is lower, (1 + t) / (10 +
-    t) at step t: else the random start would weigh on a short run. The step is counted in Python, so that
-    `update` never waits for the GPU.
+    t) at step t: else the random start would weigh on a short run. torch's own function has one decay for all steps.
     """
 
-    def __init__(self, network: nn.Module, decay: float):
-        if not 0 <= decay < 1:
-            raise ValueError(f"decay {decay} is not in [0, 1)")
-        self.decay = decay
-        self.updates = 0
-        self.network = copy.deepcopy(network).eval().requires_grad_(False)
-
     @torch.no_grad()
-    def update(self, network: nn.Module) -> None:
-        """Take in `network`'s weights: after every optimiser step."""
-        self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        averages, currents = _floats(self.network), _floats(network)
-        torch._foreach_lerp_(averages, currents, 1 - decay)
-        for average, current in zip(self.network.buffers(), network.buffers(), strict=True):
-            if not average.is_floating_point():
-                average.copy_(current)
+    def update(averages: PARAM_LIST, currents: PARAM_LIST, _: Tensor | int) -> None:
+        if averages[0].is_floating_point():
+            step = int(average.n_averaged)  # on the CPU; the argument is a copy on the GPU, slow to read
+            torch._foreach_lerp_(averages, currents, 1 - min(decay, (1 + step) / (10 + step)))
+        else:
+            torch._foreach_copy_(averages, currents)
 
-    def state_dict(self) -> dict:
-        """What a checkpoint needs to go on exactly."""
-        return {"updates": self.updates, "network": self.network.state_dict()}
-
-    def load_state_dict(self, state: dict) -> None:
-        self.updates = state["updates"]
-        self.network.load_state_dict(state["network"])
-
-
-def _floats(network: nn.Module) -> list[Tensor]:
-    buffers = (buffer for buffer in network.buffers() if buffer.is_floating_point())
-    return [*(parameter.detach() for parameter in network.parameters()), *buffers]
+    average = AveragedModel(network, multi_avg_fn=update, use_buffers=True)
+    average.update_parameters(network)  # the first call copies: the average starts at the initial weights
+    average.module.eval().requires_grad_(False)
+    return average
