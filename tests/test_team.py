@@ -272,6 +272,18 @@ def test_the_gate_passes_in_a_clone_without_data(team, tmp_path, autocrlf):
     clone = Clone(tmp_path / "bare", {})
     assert not (clone.root / "data/mine").exists()
     assert "gate: dvc.lock belongs" in clone.run("python", "tools/gate.py").stdout
+    parameters = clone.root / "params.yaml"
+    before = parameters.read_text(encoding="utf-8")
+    parameters.write_text(before.replace("  batch_size: 4", "  batch_size: 5"), encoding="utf-8")
+    assert (
+        "gate: dvc.lock is stale: `dvc repro` would run train."
+        in clone.run("python", "tools/gate.py", check=False).stdout
+    )
+    parameters.write_text(before, encoding="utf-8")
+    (clone.root / "metrics/evaluation.json").write_text("{}", encoding="utf-8")
+    by_hand = clone.run("python", "tools/gate.py", check=False)
+    assert by_hand.returncode == 1
+    assert by_hand.stdout.startswith("gate: metrics/evaluation.json: changed by hand, it is not what evaluate wrote")
 
 
 @SLOW

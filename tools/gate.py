@@ -4,6 +4,7 @@ Needs no data and no remote: what DVC caches is compared by what dvc.lock says o
 """
 
 import hashlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,7 +22,8 @@ def problems(root: Path) -> list[str]:
         locked = yaml.safe_load((root / "dvc.lock").read_text(encoding="utf-8"))["stages"]
     except (OSError, yaml.YAMLError, TypeError, KeyError) as error:
         return [f"dvc.yaml or dvc.lock cannot be read: {error}"]
-    return stale(root) or list(changed_by_hand(root, pipeline, locked))
+    # First what was changed by hand: without data DVC cannot run its stage again even for show, and says less.
+    return list(changed_by_hand(root, pipeline, locked)) or stale(root)
 
 
 def stale(root: Path) -> list[str]:
@@ -29,6 +31,8 @@ def stale(root: Path) -> list[str]:
     command = [sys.executable, "-m", "dvc", "repro", "--dry", "--allow-missing"]
     dry = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     would_run = [line.split("'")[1] for line in dry.stdout.splitlines() if line.startswith("Running stage")]
+    # A changed stage whose data is not here: DVC looks for its result in the run cache, and stops at the data.
+    would_run += re.findall(r"failed to reproduce '([^']+)': \[Errno 2\]", dry.stderr)
     if would_run:
         return [f"dvc.lock is stale: `dvc repro` would run {', '.join(would_run)}. {CURE}"]
     if dry.returncode:
