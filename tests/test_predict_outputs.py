@@ -13,6 +13,7 @@ from sklearn.metrics import f1_score, jaccard_score
 from lesionseg.__main__ import main
 from lesionseg.networks import build_network, weights
 from lesionseg.predict import command
+from lesionseg.predict.lesions import components
 from lesionseg.predict.pictures import overlay, write_png
 from lesionseg.predict.rings import filled
 
@@ -105,6 +106,17 @@ def test_the_probabilities_threshold_to_the_mask(result, name):
     if mask.any():
         assert float(row["mean_probability"]) == pytest.approx(probabilities[mask == 1].mean(), abs=1e-4)
     assert int(row["components"]) == cv2.connectedComponents(mask, connectivity=4)[0] - 1
+
+
+def test_components_are_those_of_labelling_every_pixel():
+    """Rings around islands, single rows and columns, with and without pixels that touch at a corner alone."""
+    random = np.random.default_rng(0)
+    for _ in range(200):
+        height, width, zoom = random.integers(1, 12, 3)
+        cells = (random.random((height, width)) < random.choice([0.1, 0.5, 0.8])).astype(np.uint8)
+        cells[random.integers(height), random.integers(width)] = 1
+        mask = np.kron(cells, np.ones((zoom, zoom), np.uint8))
+        assert components(mask) == cv2.connectedComponents(mask, connectivity=4)[0] - 1
 
 
 @pytest.mark.parametrize("name", NAMES)

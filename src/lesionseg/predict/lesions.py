@@ -1,6 +1,6 @@
 """A row of lesions.csv: what is measured of one predicted mask."""
 
-from collections.abc import Sequence
+import math
 
 import cv2
 import numpy as np
@@ -13,15 +13,13 @@ COLUMNS = (
     "components", "mean_probability", "undecided_fraction", "touches_edge",
 )  # fmt: skip
 
-_LEVELS = np.arange(256)
-_UNDECIDED = (UNDECIDED[0] * 255 < _LEVELS) & (UNDECIDED[1] * 255 > _LEVELS)
+_UNDECIDED = (math.floor(UNDECIDED[0] * 255) + 1, math.ceil(UNDECIDED[1] * 255) - 1)  # as 8-bit levels, both inclusive
 
 
 def measured(segmentation: Segmentation) -> dict[str, int | str]:
     """The columns from `width` on: the bounding box in pixels, right and bottom exclusive, empty without lesion."""
     mask, probabilities = segmentation.mask, segmentation.probabilities
     height, width = mask.shape
-    counts = _histogram(probabilities)  # everything about 8-bit probabilities is in it
     pixels = cv2.countNonZero(mask)
     row = {"width": width, "height": height, "lesion_pixels": pixels, "lesion_fraction": f"{pixels / mask.size:.6f}"}
     row |= dict.fromkeys(("left", "top", "right", "bottom"), "")
@@ -29,26 +27,24 @@ def measured(segmentation: Segmentation) -> dict[str, int | str]:
     if pixels:
         left, top, across, down = cv2.boundingRect(mask)
         row |= {"left": left, "top": top, "right": left + across, "bottom": top + down}
-        cut = mask[top : top + down, left : left + across]
-        row["components"] = cv2.connectedComponents(cut, connectivity=4)[0] - 1
-        inside = _histogram(probabilities, mask)
-        row["mean_probability"] = f"{inside @ _LEVELS / pixels / 255:.4f}"
-    row["undecided_fraction"] = f"{counts[_UNDECIDED].sum() / mask.size:.6f}"
+        box = slice(top, top + down), slice(left, left + across)
+        row["components"] = components(mask[box])
+        row["mean_probability"] = f"{cv2.sumElems(probabilities[box] * mask[box])[0] / pixels / 255:.4f}"
+    undecided = cv2.countNonZero(cv2.inRange(probabilities, *_UNDECIDED))
+    row["undecided_fraction"] = f"{undecided / mask.size:.6f}"
     row["touches_edge"] = int(pixels > 0 and (left == 0 or top == 0 or left + across == width or top + down == height))
     return row
 
 
-def _histogram(levels: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-    """How often each of 256 levels occurs where the mask is 1, float64 (256)."""
-    strips = _strips(levels)
-    insides = [None] * len(strips) if mask is None else _strips(mask)
-    counted = [
-        cv2.calcHist([strip], [0], inside, [256], [0, 256]) for strip, inside in zip(strips, insides, strict=True)
-    ]
-    return np.sum(counted, axis=0, dtype=float).reshape(256)
+def components(mask: np.ndarray) -> int:
+    """The number of 4-connected components of a mask, uint8 (H, W) of 0 and 1.
 
-
-def _strips(array: np.ndarray) -> Sequence[np.ndarray]:
-    """Rows of less than 2^24 pixels together: OpenCV counts in float32."""
-    rows = max(1, (1 << 24) // array.shape[1] - 1)
-    return [array[start : start + rows] for start in range(0, len(array), rows)]
+    OpenCV's contours, of 8-connected components, take a tenth of the time of labelling every pixel, and are as many
+    where no two pixels touch at a corner alone.
+    """
+    steps = mask[:, 1:] ^ mask[:, :-1]
+    both = np.flatnonzero(steps[1:] & steps[:-1])  # of these two steps, one up and one down meet in a corner
+    if len(both) and (mask[1:, :-1] ^ mask[:-1, :-1]).ravel()[both].any():
+        return cv2.connectedComponents(mask, connectivity=4)[0] - 1
+    _, hierarchy = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    return int(np.count_nonzero(hierarchy[0, :, 3] < 0))  # those without a parent; the others are holes
