@@ -2,6 +2,7 @@
 
 import argparse
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -197,6 +198,17 @@ def test_revisions_experiments_and_folders_are_runs(repository, capsys):
     assert printed.count("better\n") >= 2
     assert "val: compared on 12 images." in printed
     assert "What wiry-stag was trained on is not known here" in printed
+
+
+def test_revisions_are_compared_where_dvc_is_not_installed(repository, capsys, monkeypatch):
+    """As after `pip install lesionseg` without an extra."""
+    monkeypatch.setitem(sys.modules, "dvc", None)
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    command.run(parser.parse_args(["HEAD~1", "better"]))
+    printed = capsys.readouterr().out
+    assert "better\n" in printed
+    assert "What HEAD~1 was trained on is not known here" in printed
 
 
 def test_a_run_that_is_not_there_is_named(repository):

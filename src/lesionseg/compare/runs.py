@@ -79,9 +79,11 @@ def _trained(samples: str) -> set[str]:
 
 
 def _trained_at(commit: str) -> set[str] | None:
-    from dvc import api  # half a second, and not needed to compare folders
-    from dvc.exceptions import DvcException
-
+    try:
+        from dvc import api  # half a second, and not needed to compare folders
+        from dvc.exceptions import DvcException
+    except ModuleNotFoundError:  # installed for prediction alone: as where the data is not at hand
+        return None
     try:
         return _trained(api.read(SAMPLES, rev=commit, encoding="utf-8"))
     except (DvcException, OSError):  # the data of that commit is in no cache or remote at hand
