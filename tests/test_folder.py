@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 from lesionseg.common.errors import InputError
 from lesionseg.download import layout
 from lesionseg.download.folder import Reading, fetch
+from lesionseg.formats import groups
 
 REAL = Path(os.environ.get("LESIONSEG_REAL_DATA", Path(__file__).parents[2] / "shared/data"))
 
@@ -312,3 +313,31 @@ def test_a_folder_of_a_test_set_alone_is_divided_like_any_other(tmp_path, capsys
         outline(tmp_path / f"own/test/masks/{name}.png")
     assert {pair.subset for pair in copied(tmp_path / "own", tmp_path / "raw")} == {"training"}
     assert "nothing there is to train on by its split" in capsys.readouterr().out
+
+
+def test_tables_are_read_wherever_they_lie_and_speak_of_what_lies_below(tmp_path):
+    for batch in ("one", "two"):
+        for number in "12":
+            photograph(tmp_path / f"in/{batch}/images/{number}.jpg", (40 + int(number), 30))
+            outline(tmp_path / f"in/{batch}/masks/{number}.png", (40 + int(number), 30))
+        (tmp_path / f"in/{batch}/tables").mkdir()
+        (tmp_path / f"in/{batch}/tables/groups.csv").write_text(f"id,patient\n1,{batch}\n2,{batch}\n")
+    assert len(copied(tmp_path / "in", tmp_path / "out")) == 4
+    assert groups.links(groups.read(tmp_path / "out")) == [("one_1", "one_2"), ("two_1", "two_2")]
+
+
+@pytest.mark.parametrize("target", ["/nowhere/groups.csv", "groups.csv"])
+def test_a_table_that_is_not_here_is_no_absent_table(tmp_path, target):
+    photograph(tmp_path / "a.jpg")
+    outline(tmp_path / "a_mask.png")
+    (tmp_path / "groups.csv").symlink_to(target)
+    (problem,) = problems(tmp_path)
+    assert "groups.csv: is a link to" in problem
+
+
+def test_a_training_directory_beside_others_of_no_split_is_said(tmp_path, capsys):
+    for split in ("train", "evaluation"):
+        photograph(tmp_path / f"in/{split}/{split}.jpg")
+        outline(tmp_path / f"in/{split}/{split}_mask.png")
+    copied(tmp_path / "in", tmp_path / "out")
+    assert "1 pairs lie in directories of a training set and 1 in none of a split" in capsys.readouterr().out

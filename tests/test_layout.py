@@ -41,6 +41,16 @@ LAYOUTS = {  # what it is -> (an image, its mask)
     "image_ and mask_": ("image_{}.jpg", "mask_{}.png"),
     "image_ and mask_ in directories": ("images/image_{}.jpg", "masks/mask_{}.png"),
     "img- and mask-": ("img-{}.jpg", "mask-{}.png"),
+    "img and mask with a number": ("IMG{}.jpg", "MASK{}.png"),
+    "two words": ("{}.jpg", "{}_segmentation_mask.png"),
+    "two words in one": ("images/{}.jpg", "masks/{}_BinaryMask.png"),
+    "the image's extension": ("{}.jpg", "{}.jpg_mask.png"),
+    "the image's extension, in directories": ("images/{}.jpg", "masks/{}.jpg.png"),
+    "CVAT and LabelMe, as VOC": ("JPEGImages/{}.jpg", "SegmentationClass/{}.png"),
+    "LabelMe, as PNG": ("JPEGImages/{}.jpg", "SegmentationClassPNG/{}.png"),
+    "Supervisely": ("lesions/img/{}.jpg", "lesions/masks_machine/{}.png"),
+    "Roboflow": ("{}_jpg.rf.0a1b.jpg", "{}_jpg.rf.0a1b_mask.png"),
+    "3D Slicer": ("{}.jpg", "{}-label.png"),
     "image behind": ("{}_image.jpg", "{}_mask.png"),
     "masks below images": ("{}.jpg", "masks/{}.png"),
     "deeper on both sides": ("images/batch2/{}.jpg", "masks/batch2/{}.png"),
@@ -52,7 +62,7 @@ LAYOUTS = {  # what it is -> (an image, its mask)
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_every_layout_is_read_as_it_comes(tmp_path, name):
     expected = {}
-    for one in IDS:
+    for one in ("1", "2_2", "0000003") if "number" in name else IDS:
         image, mask = (tmp_path / pattern.format(one) for pattern in LAYOUTS[name])
         files(tmp_path, image, mask)
         expected[image.stem] = (image, (mask,))
@@ -67,6 +77,8 @@ SPLITS = {  # an image and its mask, in a split of which the word is given
     "in the name": ("{split}_images/{id}.jpg", "{split}_masks/{id}.png"),
     "behind the name": ("images_{split}/{id}.jpg", "masks_{split}/{id}.png"),
     "flat": ("{split}/{id}.jpg", "{split}/{id}_mask.png"),
+    "set": ("{split}_set/images/{id}.jpg", "{split}_set/masks/{id}.png"),
+    "data": ("{split} Data/{id}.jpg", "{split} Data/{id}_mask.png"),
     "archives": ("ISIC2018_Task1-2_{split}_Input/{id}.jpg", "ISIC2018_Task1_{split}_GroundTruth/{id}_segmentation.png"),
     "deep": ("data/isic/{split}/images/{id}.jpg", "data/isic/{split}/masks/{id}.png"),
     "images only": ("images/{split}/{id}.jpg", "masks/{id}.png"),
@@ -155,6 +167,31 @@ def test_a_suffix_can_be_named(tmp_path):
     }
 
 
+def test_a_suffix_may_be_named_with_its_extension(tmp_path):
+    files(tmp_path, "a.jpg", "a_roi.png")
+    assert find(tmp_path, "_roi.png").pairs["a"].masks == (tmp_path / "a_roi.png",)
+
+
+def test_masks_shown_again_by_annotation_tools_are_passed_over(tmp_path):
+    for again in ("SegmentationObject", "SegmentationClassVisualization", "masks_human"):
+        files(tmp_path, "img/a.jpg", "masks_machine/a.png", f"{again}/a.png")
+        layout = find(tmp_path)
+        assert layout.pairs["a"].masks == (tmp_path / "masks_machine/a.png",)
+        assert layout.passed_over[f"in {again}/"] == 1
+
+
+def test_two_files_of_each_name_in_one_directory(tmp_path):
+    files(tmp_path, "a.jpg", "a.png", "b.jpg", "b.png")
+    with pytest.raises(InputError, match=r"two files of each name, such as a\.jpg and a\.png.*directory named masks/"):
+        find(tmp_path)
+
+
+def test_names_that_differ_in_case_alone_are_shown_side_by_side(tmp_path):
+    files(tmp_path, "images/ISIC_1.jpg", "masks/isic_1.png", "images/b.jpg", "masks/b.png")
+    with pytest.raises(InputError, match=r"isic_1\.png: no image .*ISIC_1 is named so but for upper and lower"):
+        find(tmp_path)
+
+
 def test_what_is_passed_over_is_counted(tmp_path):
     files(
         tmp_path,
@@ -180,6 +217,16 @@ def test_an_image_without_mask_beside_pairs_is_an_error(tmp_path):
     assert len(error.value.problems) == 2
     assert any("batch2/c.jpg: no mask" in problem for problem in error.value.problems)
     assert any("masks/d.png: no image" in problem for problem in error.value.problems)
+
+
+def test_links_to_themselves_and_pipes_are_refused(tmp_path):
+    files(tmp_path, "images/a.jpg", "masks/a.png")
+    (tmp_path / "images/loop.jpg").symlink_to("loop.jpg")
+    os.mkfifo(tmp_path / "images/pipe.jpg")
+    with pytest.raises(InputError) as error:
+        find(tmp_path)
+    assert "is a link to loop.jpg, which does not exist" in error.value.problems[0]
+    assert "is a pipe or a device" in error.value.problems[1]
 
 
 @pytest.mark.parametrize("where", ["images", "masks", "images/batch2", "train"])

@@ -12,7 +12,7 @@ IDS = {name: name for name in ("ISIC_1", "ISIC_2", "ISIC_3", "ISIC_4")}
 def read(folder, **texts):
     for name, text in texts.items():
         (folder / f"{name}.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
-    return read_side_tables(folder, IDS)
+    return read_side_tables(folder, dict.fromkeys(folder.glob("*.csv"), IDS))
 
 
 GROUPS = {
@@ -91,11 +91,26 @@ def test_groups_and_metadata_add_up(tmp_path):
         ("id,group\nISIC_1\n", "row 2 has another number"),
         ("id,,group\nISIC_1,,x\n", "all named"),
         (b"id,group\nISIC_1,caf\xe9\n", "UTF-8"),
+        (b"\xff\xfei\0d\0", "UTF-8"),
+        (b"id,group\nISIC_1,\0\n", "no table"),
+        ('id,group\nISIC_1,"x\nISIC_2,x\n', "no table"),
+        ("id,group\nISIC_1," + "x" * 200_000, "no table"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "git-LFS pointer, not the table"),
     ],
 )
 def test_what_is_no_such_table_is_refused(tmp_path, text, said):
     with pytest.raises(InputError, match=said):
         read(tmp_path, groups=text)
+
+
+def test_the_column_of_ids_is_that_of_the_images_where_lesions_have_the_same_numbers(tmp_path):
+    ids = {str(number): str(number) for number in range(1, 9)}
+    for lesions, groups_ in (("11223344", 4), ("87654321", 0)):
+        rows = (f"{lesion},{image}\n" for image, lesion in enumerate(lesions, 1))
+        (tmp_path / "groups.csv").write_text("lesion_id,image_id\n" + "".join(rows))
+        tables = read_side_tables(tmp_path, {tmp_path / "groups.csv": ids})
+        assert tables.groups == [(str(image), f"lesion_id:{lesion}") for image, lesion in enumerate(lesions, 1)]
+        assert len(groups.links(tables.groups)) == groups_
 
 
 def test_two_rows_that_differ(tmp_path):

@@ -58,12 +58,12 @@ def fetch(
     labels = reading.labels
     layout = find(folder, reading.mask_suffix)
     _check_not_exchanged(folder, layout.pairs)
-    tables = read_side_tables(folder, _names(layout))
+    tables = read_side_tables(folder, {path: _names(layout, path.parent) for path in layout.tables})
     chosen = choose(layout.pairs, limit, seed)
     for name in ("images", "masks"):
         (target / name).mkdir()
     ids = _pseudonyms(target, layout, chosen, workers) if reading.private else dict(zip(chosen, chosen, strict=True))
-    passed_over = layout.passed_over - Counter(Path(name).suffix.lower() for name in tables.files)
+    passed_over = layout.passed_over.copy()
     for path in sorted(folder.iterdir()):
         if path.stem.lower() in notices.STEMS and path.is_file() and _inside(path, folder):
             _copy(path, target / path.name)
@@ -90,11 +90,18 @@ def _given_subsets(folder: Path, splits: Mapping[str, str | None]) -> dict[str, 
         if subsets:
             print(f"{folder}: nothing there is to train on by its split, so that all is divided anew")
         return {}
+    outside = sum(split is None for split in splits.values())
+    if outside and "train" in splits.values() and not subsets:
+        print(
+            f"{folder}: {len(splits) - outside} pairs lie in directories of a training set and {outside} in none of a "
+            "split, none in those of a validation or test set (val, valid, test, …), so that all is divided anew"
+        )
     if subsets:
         numbers = Counter(subsets.values())
         found = ", ".join(f"{numbers[kind]} in {kind.removeprefix('given_')}" for kind in sorted(numbers, reverse=True))
         print(
-            f"{folder}: its split is kept: {len(splits) - len(subsets)} pairs to train on, {found} "
+            f"{folder}: its split is kept: {len(splits) - len(subsets)} pairs to train on"
+            f"{f' ({outside} of them in no directory of a split)' if outside else ''}, {found} "
             "(download.keep_splits=false: not)"
         )
     return subsets
@@ -144,10 +151,17 @@ def _say(folder: Path, passed_over: Counter, notes: list[str], copied: list[_Cop
         )
 
 
-def _names(layout: Layout) -> dict[str, str]:
-    """What the tables beside the images may call each, by name: its id, or its file's name where only one has it."""
-    stems = Counter(located.image.stem for located in layout.pairs.values())
-    names = {located.image.stem: name for name, located in layout.pairs.items() if stems[located.image.stem] == 1}
+def _names(layout: Layout, directory: Path) -> dict[str, str]:
+    """What a table in a directory may call each image, by name: its id, or its file's name where only one has it.
+
+    A table speaks of the images below its directory; where there are none, of those below the nearest one with some.
+    """
+    below: dict[str, Located] = {}
+    while not below:
+        below = {name: pair for name, pair in layout.pairs.items() if pair.image.is_relative_to(directory)}
+        directory = directory.parent
+    stems = Counter(located.image.stem for located in below.values())
+    names = {located.image.stem: name for name, located in below.items() if stems[located.image.stem] == 1}
     return names | {name: name for name in layout.pairs}
 
 

@@ -20,14 +20,21 @@ from pathlib import Path
 
 from lesionseg.common.errors import InputError
 from lesionseg.common.text import id_problem
+from lesionseg.download.side_tables import is_side_table
 from lesionseg.download.unfetched import unfetched
-from lesionseg.images.naming import EXTENSIONS, MASK_WORDS, ids_of_mask, is_numbered
+from lesionseg.images.naming import EXTENSIONS, MASK_WORDS, ids_of_mask, is_numbered, without_extension
 
 IMAGE_WORDS = ("images", "image", "imgs", "img", "photos", "photographs", "pictures", "input", "inputs")
 SPLIT_WORDS = {
     "train": "train", "training": "train", "tr": "train", "val": "val", "valid": "val", "validation": "val",
-    "dev": "val", "test": "test", "testing": "test", "ts": "test",
+    "dev": "val", "test": "test", "testing": "test", "ts": "test", "trainset": "train", "valset": "val",
+    "testset": "test", "holdout": "test",
 }  # fmt: skip
+SET_WORDS = ("set", "data", "dataset", "split", "subset")  # `train_data` is a split
+# What annotation tools call directories of masks in which a pixel's value or colour is its class (VOC's, as CVAT and
+# LabelMe write them; Supervisely's), and those beside them that show the same again.
+MASK_DIRECTORIES = ("segmentation class", "segmentation class png", "segmentation class raw", "masks machine")
+SHOWN_AGAIN = ("segmentation object", "segmentation object png", "segmentation class visualization", "masks human")
 PASSED_DIRECTORIES = ("roi", "superpixels")  # last word: PH2's regions of colour, superpixels of ISIC
 EXAMPLES = 3  # files or endings that a message lists
 
@@ -57,6 +64,7 @@ class Layout:
     """What was found in a folder."""
 
     pairs: dict[str, Located] = field(default_factory=dict)  # by id, sorted
+    tables: list[Path] = field(default_factory=list)  # see side_tables
     passed_over: Counter = field(default_factory=Counter)  # kind of file -> number
     problems: list[str] = field(default_factory=list)
 
@@ -81,6 +89,8 @@ def find(folder: Path, mask_suffix: str | None = None) -> Layout:
         raise InputError(f"download.folder: {folder}: {found}, expected a directory with images and masks{home}")
     layout = Layout()
     files = sorted(_files(folder, layout), key=lambda file: file.path)
+    if mask_suffix:
+        mask_suffix = next(iter(without_extension(mask_suffix)), mask_suffix)
     ending = re.compile(rf"^(.+){re.escape(mask_suffix)}()$", re.IGNORECASE) if mask_suffix else None
     images, masks = _roles(files, layout, ending)
     if layout.problems and not (images and masks):
@@ -102,13 +112,17 @@ def place(directories: Sequence[str]) -> Place:
         splits = [SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS]
         others = [word for word in words if word not in SPLIT_WORDS]
         last = others[-1] if others else None
-        own = "image" if last in IMAGE_WORDS else "mask" if last in MASK_WORDS else None
+        by_class = " ".join(others) in MASK_DIRECTORIES
+        own = "image" if last in IMAGE_WORDS else "mask" if last in MASK_WORDS or by_class else None
         role = own or role
-        # `train`, `images_train` and `…_Training_Input` are splits, `training_of_residents` is not.
-        if splits and (not others or own or words[-1] in SPLIT_WORDS):
+        # `train`, `images_train`, `train_data` and `…_Training_Input` are splits, `training_of_residents` is not.
+        if splits and (own or last in (None, *SET_WORDS) or words[-1] in SPLIT_WORDS):
             split = splits[-1]
+            others = [word for word in others if word not in SET_WORDS]
         elif splits:
             others = words
+        if by_class:
+            others = []
         left = " ".join(word for word in others if word not in IMAGE_WORDS and word not in (*MASK_WORDS, "ground"))
         rest += [left] if left else []
     return Place(role, split, tuple(rest))
@@ -127,17 +141,20 @@ def _files(folder: Path, layout: Layout) -> Iterator[_File]:
         here = place(names)
         for entry in entries:
             path = Path(entry.path)
+            is_directory = _is_directory(entry)
             words = [word.lower() for word in _WORDS.findall(path.stem)]
             if entry.name.startswith(".") or entry.name == "__MACOSX":
                 layout.passed_over["hidden"] += 1
-            elif entry.is_symlink() and entry.is_dir():
+            elif entry.is_symlink() and is_directory:
                 layout.problems.append(
                     f"{path}: is a link to a directory, whose content DVC would not track, so that changed data would "
                     f"pass for up to date; put {os.path.realpath(path)} in its place, or name the directory itself as "
                     "download.folder"
                 )
-            elif entry.is_dir():
-                if words and words[-1] in PASSED_DIRECTORIES:
+            elif is_directory:
+                if " ".join(words) in SHOWN_AGAIN:
+                    layout.passed_over[f"in {entry.name}/"] += 1
+                elif words and words[-1] in PASSED_DIRECTORIES:
                     layout.passed_over[f"in {entry.name}/" if len(words) == 1 else f"in …_{words[-1]}/"] += 1
                 else:
                     pending.append((path, (*names, entry.name)))
@@ -145,6 +162,8 @@ def _files(folder: Path, layout: Layout) -> Iterator[_File]:
                 layout.passed_over["superpixels"] += 1
             elif path.suffix.lower() == ".dvc" and not path.with_suffix("").exists():
                 layout.problems.append(f"{path}: the data it stands for is not here; fetch it: dvc pull {path}")
+            elif is_side_table(path):
+                layout.tables.append(path)
             elif path.suffix.lower() not in EXTENSIONS:
                 layout.passed_over[path.suffix.lower() or "without extension"] += 1
             elif not (problem := _unusable(path)):
@@ -153,12 +172,21 @@ def _files(folder: Path, layout: Layout) -> Iterator[_File]:
                 layout.problems.append(problem)
 
 
+def _is_directory(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
+
+
 def _unusable(path: Path) -> str | None:
     """Why a file cannot be read, or cannot have its name in a manifest; None when nothing is wrong."""
     if problem := id_problem(path.stem):
         return f"{path}: its name {problem}"
     if reason := unfetched(path):
         return f"{path}: {reason}"
+    if not path.is_file():
+        return f"{path}: is a pipe or a device, expected an image file; remove it"
     if not os.access(path, os.R_OK):
         return f"{path}: no permission to read it; grant it (chmod +r)"
     return None
@@ -200,7 +228,7 @@ def _pair(images: Sequence[_File], masks: Sequence[_File], layout: Layout, endin
     masks_of: dict[Path, list[_File]] = defaultdict(list)
     orphans: dict[str, list[_File]] = defaultdict(list)
     for mask in masks:
-        own = [mask.stem] if mask.place.role == "mask" else []
+        own = [mask.stem, *without_extension(mask.stem)] if mask.place.role == "mask" else []
         named = ids_of_mask(mask.stem, ending)
         for stem in own + named:
             same = [image for image in by_stem.get(stem, ()) if image.place.rest == mask.place.rest]
@@ -221,8 +249,9 @@ def _pair(images: Sequence[_File], masks: Sequence[_File], layout: Layout, endin
             prefix = "_".join(re.sub(r"\W+", "-", part) for part in (where[0], *where[1]) if part)
             name = f"{prefix}_{stem}" if prefixed and prefix else stem
             _take(name, here, masks_of, with_masks, layout)
+    folded = {stem.casefold(): stem for stem in by_stem}
     for stem, found in orphans.items():
-        layout.problems += _orphan_lines(stem, found)
+        layout.problems += _orphan_lines(stem, found, folded.get(stem.casefold()))
     layout.pairs = dict(sorted(layout.pairs.items()))
 
 
@@ -255,11 +284,12 @@ def _several(kind: str, name: str, files: Sequence[_File], *others: Path) -> str
     return f"{listed}: {len(files) + len(others)} {kind} for the id {name}, expected one; remove the others"
 
 
-def _orphan_lines(stem: str, masks: Sequence[_File]) -> Iterator[str]:
+def _orphan_lines(stem: str, masks: Sequence[_File], like: str | None) -> Iterator[str]:
     if len(masks) > 1 and not all(is_numbered(mask.stem) for mask in masks):
         yield _several("masks", stem, masks)
     for mask in masks:
-        yield f"{mask.path}: no image for this mask; expected {stem}.jpg or the like"
+        other = f"; the image {like} is named so but for upper and lower case, rename one of the two" if like else ""
+        yield f"{mask.path}: no image for this mask; expected {stem}.jpg or the like{other}"
 
 
 def _nothing(
@@ -277,6 +307,12 @@ def _nothing(
             "put them into images/ and masks/ there, or directly into it"
         )
     kind, absent = ("images", "masks") if images else ("masks", "images")
+    if images and set(Counter((file.path.parent, file.stem) for file in files).values()) == {2}:
+        twice = " and ".join(file.path.name for file in files if file.stem == files[0].stem)[:200]
+        return (
+            f"{folder}: found two files of each name, such as {twice}, and no masks: nothing says which of them are; "
+            "move them to a directory named masks/, or add _mask to their names"
+        )
     endings = Counter(match[0] for file in files if (match := re.search(r"[_.-][A-Za-z]+\d?$", file.stem)))
     if here == [kind] and not endings:
         return f"{folder}: found {kind}/ without {absent}/; put the {absent} there"

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from lesionseg.common.errors import InputError
+from lesionseg.download.unfetched import unfetched
 
 GROUP_COLUMNS = (
     "group", "group_id", "lesion", "lesion_id", "lesionid", "patient", "patient_id", "patientid", "subject",
@@ -24,6 +25,7 @@ UNKNOWN = ("", "-", "?", "na", "n/a", "nan", "none", "null", "unknown")  # in an
 DELIMITERS = ",;\t"
 FORMULA = ("=", "+", "-", "@")  # how a cell begins that a spreadsheet computes
 
+_OF_IMAGES = re.compile(r"image|img|photo|file|isic|^id$|^name$", re.IGNORECASE)
 _NUMBER = re.compile(r"[+-]|[+-]?[\d.,]+(?:[eE][+-]?\d+)?%?")
 
 
@@ -34,44 +36,47 @@ class SideTables:
     groups: list[tuple[str, str]] = field(default_factory=list)  # (id, group)
     columns: list[str] = field(default_factory=list)  # of the metadata, in order
     metadata: dict[str, dict[str, str]] = field(default_factory=dict)  # id -> column -> value
-    files: list[str] = field(default_factory=list)  # names of the files read
     notes: list[str] = field(default_factory=list)  # one line a file, to be shown
 
 
-def read_side_tables(folder: Path, names: Mapping[str, str]) -> SideTables:
-    """Read the tables of `folder`; `names` maps what an image may be called there to its id.
+def read_side_tables(folder: Path, tables_names: Mapping[Path, Mapping[str, str]]) -> SideTables:
+    """Read tables that lie in `folder`, each with a mapping of what an image may be called there to its id.
 
     Raises InputError with one line for each file that is no such table.
     """
     tables = SideTables()
     problems: list[str] = []
-    for path in sorted(folder.iterdir()):
-        name = path.name.lower()
-        if not path.is_file() or path.suffix.lower() != ".csv" or name.startswith("."):
-            continue
-        if name == "groups.csv" or name.removesuffix(".csv").endswith("metadata"):
-            try:
-                _read(path, names, tables)
-            except InputError as error:
-                problems += error.problems
+    for path, names in sorted(tables_names.items()):
+        try:
+            _read(path, str(path.relative_to(folder)), names, tables)
+        except InputError as error:
+            problems += error.problems
     if problems:
         raise InputError(problems)
     return tables
 
 
-def _read(path: Path, names: Mapping[str, str], tables: SideTables) -> None:
+def is_side_table(path: Path) -> bool:
+    """Whether a file is such a table by its name."""
+    name = path.name.lower()
+    return name == "groups.csv" or (name.endswith("metadata.csv") and not name.startswith("."))
+
+
+def _read(path: Path, title: str, names: Mapping[str, str], tables: SideTables) -> None:
     columns, rows = _rows(path)
-    known = {column: sum(_id(row[column], names) is not None for row in rows) for column in columns}
-    id_column = max(columns, key=lambda column: known[column])  # the first of equals
+    known = {column: len({_id(row[column], names) for row in rows} - {None}) for column in columns}
+    # Where ids are plain numbers, lesions and patients may have the same ones.
+    likely = {column: (column.lower() not in GROUP_COLUMNS, bool(_OF_IMAGES.search(column))) for column in columns}
+    id_column = max(columns, key=lambda column: (known[column], likely[column]))  # the first of equals
     if rows and not known[id_column]:
         raise InputError(
             f"{path}: no column holds ids of the images; found {', '.join(columns)} with, for instance, "
-            f"{', '.join(repr(rows[0][column]) for column in columns)}, expected ids such as {next(iter(names))!r}"
+            f"{', '.join(repr(rows[0][column]) for column in columns)}, expected ids such as {next(iter(names))!r}; "
+            "rename the file to have it passed over"
         )
     others = [column for column in columns if column != id_column]
     is_groups = path.name.lower() == "groups.csv"
     grouping = [column for column in others if is_groups or column.lower().strip() in GROUP_COLUMNS]
-    tables.files.append(path.name)
     grouped, absent, twice = set(), 0, []
     found: dict[str, dict[str, str]] = {}
     for row in rows:
@@ -96,18 +101,28 @@ def _read(path: Path, names: Mapping[str, str], tables: SideTables) -> None:
     said = [f"{len(grouped)} of {images} images in groups by {', '.join(grouping)}"] if grouping else []
     said += [f"columns of {len(found)} of {images} images"] if not is_groups else []
     said += [f"{absent} rows of images that are not in the data"] if absent else []
-    tables.notes.append(f"{path.name}: {'; '.join(said)}")
+    tables.notes.append(f"{title}: {'; '.join(said)}")
 
 
 def _rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     """(names of the columns, rows of text without space around it)."""
+    if reason := unfetched(path):
+        raise InputError(f"{path}: {reason.replace('picture', 'table')}")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise InputError(f"{path}: not a UTF-8 text file; save it as CSV UTF-8") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}), expected a table; mend or remove it") from None
+    if "\0" in text:
+        raise InputError(f"{path}: no table, but binary (it has NUL bytes), expected CSV UTF-8; save it as such")
     header = text.partition("\n")[0]
     delimiter = max(DELIMITERS, key=header.count)
-    table = [[_text(cell) for cell in row] for row in csv.reader(io.StringIO(text), delimiter=delimiter) if row]
+    try:
+        lines = list(csv.reader(io.StringIO(text), delimiter=delimiter, strict=True))
+    except csv.Error as error:
+        raise InputError(f"{path}: no table ({error}), expected CSV UTF-8; save it anew") from None
+    table = [[_text(cell) for cell in row] for row in lines if any(row)]
     if not table or len(table[0]) < 2 or len(set(table[0])) < len(table[0]) or not all(table[0]):
         found = ", ".join(table[0]) if table else "nothing"
         raise InputError(

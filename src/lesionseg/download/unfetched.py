@@ -1,6 +1,7 @@
 """Files that stand for a picture that is kept elsewhere and was not fetched: git-LFS, git-annex, broken links."""
 
 import os
+import stat
 from pathlib import Path
 
 POINTER = 1024  # bytes: git-LFS and git-annex pointers are shorter
@@ -24,7 +25,8 @@ def unfetched(path: Path) -> str | None:
             return f"is a git-annex link, its content is not here; fetch it: git annex get {path}"
         return f"is a link to {target}, which does not exist; put the file there"
     try:
-        if path.stat().st_size > POINTER:
+        status = path.stat()
+        if status.st_size > POINTER or not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
             return None
         start = path.read_bytes()[:POINTER]
     except OSError:

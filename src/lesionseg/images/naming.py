@@ -8,8 +8,11 @@ MASK_WORDS = (
     "labels", "annotation", "annotations",
 )  # fmt: skip
 
-_ENDING = re.compile(rf"^(.+?)[ _.-]+(?:{'|'.join(MASK_WORDS)}|ground_truth)(?:[ _.-]?(\d+))?$", re.IGNORECASE)
-_BEGINNING = re.compile(r"^(?:mask|segmentation|seg|gt|label)([ _.-]+)(.+)$", re.IGNORECASE)
+_WORD = rf"(?:{'|'.join(MASK_WORDS)}|ground_truth)"
+_ENDING = re.compile(rf"^(.+?)[ _.-]+{_WORD}(?:[ _.-]?(\d+))?$", re.IGNORECASE)
+_LONG_ENDING = re.compile(rf"^(.+?)[ _.-]+(?:(?:{_WORD}|binary)[ _.-]?)+{_WORD}(?:[ _.-]?(\d+))?$", re.IGNORECASE)
+_BEGINNING = re.compile(r"^(?:mask|segmentation|seg|gt|label)([ _.-]+|(?=\d))(.+)$", re.IGNORECASE)
+_EXTENSION = re.compile(rf"({'|'.join(map(re.escape, EXTENSIONS))})$", re.IGNORECASE)
 
 
 def ids_of_mask(stem: str, ending: re.Pattern | None = None) -> list[str]:
@@ -18,17 +21,23 @@ def ids_of_mask(stem: str, ending: re.Pattern | None = None) -> list[str]:
     `ending` is one more to look for; its first group is the id.
     """
     found = []
-    for pattern in (ending, _ENDING):
+    for pattern in (ending, _ENDING, _LONG_ENDING):
         if pattern and (match := pattern.match(stem)):
             base = match[1]
-            found += [base, *(f"{base}_{word}" for word in ("image", "img", "orig"))]
+            found += [base, *(f"{base}_{word}" for word in ("image", "img", "orig")), *without_extension(base)]
     if match := _BEGINNING.match(stem):
         between, rest = match.groups()
         found += [f"{word}{between}{rest}" for word in ("image", "img", "Image", "IMG", "photo")] + [rest]
+        found += without_extension(rest)
     return found
+
+
+def without_extension(name: str) -> list[str]:
+    """The name that a mask has of its image's file, as in `a.jpg_mask`: without that extension; none without one."""
+    plain = _EXTENSION.sub("", name)
+    return [plain] if plain not in (name, "") else []
 
 
 def is_numbered(stem: str) -> bool:
     """Whether a mask's name says that it is one of several of an image, as `a_mask_0`."""
-    match = _ENDING.match(stem)
-    return bool(match and match[2])
+    return any(match[2] for match in (_ENDING.match(stem), _LONG_ENDING.match(stem)) if match)
