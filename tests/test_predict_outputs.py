@@ -258,10 +258,30 @@ def test_a_folder_of_true_masks_that_cannot_be_right_is_refused(model_file, phot
 
 
 def test_another_set_of_outputs_into_the_same_folder(model_file, photographs, tmp_path):
-    """What an earlier run wrote stays known as ours, so that asking for it again replaces it."""
-    where = [str(photographs / "a.jpg"), "--output", str(tmp_path / "out"), "--model", str(model_file)]
-    for asked in (["--outlines"], [], ["--outlines"]):
-        assert main(["predict", *where, *asked]) == 0
+    """What is left beside a mask belongs to it; what is not of an earlier run, and other photographs' results, stay."""
+    output = tmp_path / "out"
+
+    def files_after(name, *asked):
+        assert (
+            main(["predict", str(photographs / name), "--output", str(output), "--model", str(model_file), *asked]) == 0
+        )
+        return {path.name for path in output.iterdir()}
+
+    record = {"a_segmentation.png", "lesions.csv", "run.json"}
+    assert files_after("a.jpg", "--outlines") == record | {"a_outlines.geojson", "coco.json"}
+    (output / "a_overlay.jpg").write_bytes(b"somebody's")
+    assert files_after("a.jpg") == record | {"a_overlay.jpg"}
+    assert files_after("a.jpg", "--outlines") == record | {"a_overlay.jpg", "a_outlines.geojson", "coco.json"}
+    kept = record | {"a_overlay.jpg", "a_outlines.geojson", "b_segmentation.png"}
+    assert files_after("b.png") == kept
+    assert set(json.loads((output / "run.json").read_text())["written"]) == kept - {"a_overlay.jpg"}
+
+
+def test_a_link_to_nothing_is_named(model_file, photographs, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/gone.jpg").symlink_to(tmp_path / "moved.jpg")
+    assert main(["predict", str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--model", str(model_file)]) == 1
+    assert "gone.jpg: not found" in capsys.readouterr().err
 
 
 def test_ctrl_c_leaves_whole_files_and_the_table_of_what_is_done(model_file, photographs, tmp_path, monkeypatch):

@@ -25,7 +25,7 @@ from lesionseg.predict.lesions import COLUMNS, measured
 from lesionseg.predict.model import Changes, Model, Shrunk, load
 from lesionseg.predict.outlines import Outlined, write_coco, write_geojson
 from lesionseg.predict.pictures import write_numbers, write_overlay, write_png
-from lesionseg.predict.targets import COCO, RECORD, TABLE, Targets, find, targets, written_before
+from lesionseg.predict.targets import COCO, RECORD, TABLE, Targets, find, outdated, targets, written_before
 from lesionseg.predict.targets import check as check_targets
 from lesionseg.scoring.counts import Counts
 
@@ -77,6 +77,8 @@ def run(options: argparse.Namespace) -> None:
     model = load(options.model, choose_device(options.device, called="--device"), **changes(options))
     if not model.evaluated:
         print(f"predict: {model.path} holds no settings, it was not evaluated; the defaults of the others are used")
+    for path in outdated(names, options.output, kinds(options)):
+        path.unlink()
     written = [path for path in written_before(options.output) if path.exists()]
     written += [path for files in wanted.values() for path in files.values()]
     written += [options.output / name for name in of_the_set]

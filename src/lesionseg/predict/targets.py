@@ -35,7 +35,7 @@ def find(photographs: Sequence[Path], output: Path) -> dict[Path, Path]:
                     f"--output: {output} is the folder of the photographs; name another, such as {output}/masks"
                 )
                 continue
-            files = sorted(file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS and file.is_file())
+            files = sorted(file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS and not file.is_dir())
             if path.resolve() in output.resolve().parents:
                 files = [file for file in files if output.resolve() not in file.resolve().parents]
             below |= {file: path for file in files if file not in below}
@@ -82,6 +82,16 @@ def check(output: Path, wanted: Targets, of_the_set: Sequence[str], inputs: Iter
         seen.add(where)
     if problems:
         raise InputError(problems)
+
+
+def outdated(names: Mapping[Path, Path], output: Path, kinds: Iterable[str]) -> list[Path]:
+    """What earlier runs wrote for these photographs, or for the set, of `kinds` that this one does not write: it would
+    lie beside masks that it does not belong to."""
+    others = ENDINGS.keys() - set(kinds)
+    left = {path for files in targets(names, output, others).values() for path in files.values()}
+    if "outlines" in others:
+        left.add(output / COCO)
+    return [path for path in written_before(output) if path in left and path.is_file()]
 
 
 def written_before(output: Path) -> list[Path]:
