@@ -219,6 +219,13 @@ def test_an_image_without_mask_beside_pairs_is_an_error(tmp_path):
     assert any("masks/d.png: no image" in problem for problem in error.value.problems)
 
 
+@pytest.mark.parametrize("name", ["groups.xlsx", "Groups.tsv", "images/groups.ods"])
+def test_groups_of_another_format_are_not_passed_over(tmp_path, name):
+    files(tmp_path, "images/a.jpg", "masks/a.png", name)
+    with pytest.raises(InputError, match=r"groups are read from CSV"):
+        find(tmp_path)
+
+
 def test_links_to_themselves_and_pipes_are_refused(tmp_path):
     files(tmp_path, "images/a.jpg", "masks/a.png")
     (tmp_path / "images/loop.jpg").symlink_to("loop.jpg")

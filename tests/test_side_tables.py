@@ -90,6 +90,7 @@ def test_groups_and_metadata_add_up(tmp_path):
         ("", "found the columns nothing"),
         ("id,group\nISIC_1\n", "row 2 has another number"),
         ("id,,group\nISIC_1,,x\n", "all named"),
+        ("ISIC_1,x\nISIC_2,x\n", "first line has the id ISIC_1"),
         (b"id,group\nISIC_1,caf\xe9\n", "UTF-8"),
         (b"\xff\xfei\0d\0", "UTF-8"),
         (b"id,group\nISIC_1,\0\n", "no table"),
@@ -111,6 +112,17 @@ def test_the_column_of_ids_is_that_of_the_images_where_lesions_have_the_same_num
         tables = read_side_tables(tmp_path, {tmp_path / "groups.csv": ids})
         assert tables.groups == [(str(image), f"lesion_id:{lesion}") for image, lesion in enumerate(lesions, 1)]
         assert len(groups.links(tables.groups)) == groups_
+
+
+@pytest.mark.parametrize("column", ["patient", "Patient ID", "patientNr", "LESION_ID", "lesion_number", "Subject-No"])
+def test_lesions_and_patients_group_however_the_column_spells_them(tmp_path, column):
+    tables = read(tmp_path, metadata=f"image,{column},age\nISIC_1,7,40\nISIC_2,7,40\nISIC_3,8,40\n")
+    assert groups.links(tables.groups) == [("ISIC_1", "ISIC_2")]
+
+
+@pytest.mark.parametrize("column", ["lesion type", "patient_age", "case_description", "caseload"])
+def test_what_else_is_said_of_lesions_and_patients_is_no_group(tmp_path, column):
+    assert not read(tmp_path, metadata=f"image,{column}\nISIC_1,7\nISIC_2,7\n").groups
 
 
 def test_two_rows_that_differ(tmp_path):

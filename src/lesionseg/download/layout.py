@@ -164,6 +164,8 @@ def _files(folder: Path, layout: Layout) -> Iterator[_File]:
                 layout.problems.append(f"{path}: the data it stands for is not here; fetch it: dvc pull {path}")
             elif is_side_table(path):
                 layout.tables.append(path)
+            elif path.stem.lower() == "groups" and path.suffix.lower() in (".tsv", ".txt", ".xlsx", ".xls", ".ods"):
+                layout.problems.append(f"{path}: groups are read from CSV; save it as groups.csv, or rename it")
             elif path.suffix.lower() not in EXTENSIONS:
                 layout.passed_over[path.suffix.lower() or "without extension"] += 1
             elif not (problem := _unusable(path)):

@@ -17,10 +17,8 @@ from pathlib import Path, PurePosixPath
 from lesionseg.common.errors import InputError
 from lesionseg.download.unfetched import unfetched
 
-GROUP_COLUMNS = (
-    "group", "group_id", "lesion", "lesion_id", "lesionid", "patient", "patient_id", "patientid", "subject",
-    "subject_id", "case", "case_id",
-)  # fmt: skip
+# A column of groups is one of these, alone or with a word for its number: `patient`, `Patient ID`, `lesion_id`.
+GROUPED = re.compile(r"(group|lesion|patient|subject|case)s?[ _.-]*(id|nr|no|number|code|name|key)?", re.IGNORECASE)
 UNKNOWN = ("", "-", "?", "na", "n/a", "nan", "none", "null", "unknown")  # in any case: stands alone
 DELIMITERS = ",;\t"
 FORMULA = ("=", "+", "-", "@")  # how a cell begins that a spreadsheet computes
@@ -59,14 +57,14 @@ def read_side_tables(folder: Path, tables_names: Mapping[Path, Mapping[str, str]
 def is_side_table(path: Path) -> bool:
     """Whether a file is such a table by its name."""
     name = path.name.lower()
-    return name == "groups.csv" or (name.endswith("metadata.csv") and not name.startswith("."))
+    return name in ("groups.csv", "group.csv") or (name.endswith("metadata.csv") and not name.startswith("."))
 
 
 def _read(path: Path, title: str, names: Mapping[str, str], tables: SideTables) -> None:
     columns, rows = _rows(path)
     known = {column: len({_id(row[column], names) for row in rows} - {None}) for column in columns}
     # Where ids are plain numbers, lesions and patients may have the same ones.
-    likely = {column: (column.lower() not in GROUP_COLUMNS, bool(_OF_IMAGES.search(column))) for column in columns}
+    likely = {column: (not GROUPED.fullmatch(column), bool(_OF_IMAGES.search(column))) for column in columns}
     id_column = max(columns, key=lambda column: (known[column], likely[column]))  # the first of equals
     if rows and not known[id_column]:
         raise InputError(
@@ -74,9 +72,14 @@ def _read(path: Path, title: str, names: Mapping[str, str], tables: SideTables) 
             f"{', '.join(repr(rows[0][column]) for column in columns)}, expected ids such as {next(iter(names))!r}; "
             "rename the file to have it passed over"
         )
+    if heads := [column for column in columns if _id(column, names) is not None]:
+        raise InputError(
+            f"{path}: its first line has the id {heads[0]}, expected the columns' names; put a line such as id,group "
+            "there"
+        )
     others = [column for column in columns if column != id_column]
-    is_groups = path.name.lower() == "groups.csv"
-    grouping = [column for column in others if is_groups or column.lower().strip() in GROUP_COLUMNS]
+    is_groups = not path.name.lower().endswith("metadata.csv")
+    grouping = [column for column in others if is_groups or GROUPED.fullmatch(column)]
     grouped, absent, twice = set(), 0, []
     found: dict[str, dict[str, str]] = {}
     for row in rows:
