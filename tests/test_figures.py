@@ -106,7 +106,7 @@ def test_the_threshold_in_use_and_the_best_are_marked():
     figure = figures.threshold_sweep(
         {"val": sweep, "official_test": sweep}, {"val": 0.5, "official_test": 0.43}, TITLES
     )
-    assert "best Dice 0.700 at 0.50, in use 0.43" in words(figure)
+    assert "best Dice 0.700 at 0.50\nin use 0.43" in words(figure)
     lines = {line.get_label(): line for line in figure.axes[1].lines}
     assert lines["threshold in use"].get_xdata()[0] == 0.43
     assert (lines["best Dice"].get_xdata()[0], lines["best Dice"].get_ydata()[0]) == (0.5, 0.7)
@@ -205,3 +205,12 @@ def test_colours_of_one_chart_can_be_told_apart_without_colour_vision():
             seen = np.clip(linear @ matrix.T, 0, 1) ** (1 / 2.2)
             apart = np.linalg.norm(seen[:, None] - seen, axis=-1)[np.triu_indices(len(group), 1)]
             assert apart.min() > 0.2, group
+
+
+def test_the_pixels_of_the_calibration_are_numbers_and_no_formula():
+    bins = figures.Reliability(np.array([0.1, 0.9]), np.array([0.2, 0.8]), np.array([1_500_000, 90]), 0.1)
+    figure = figures.calibration({"val": bins}, TITLES)
+    figure.draw_without_rendering()  # the ticks are known then
+    drawn = words(figure)
+    assert "1,000,000" in drawn
+    assert "$" not in drawn

@@ -20,6 +20,13 @@ from lesionseg.visualize.results import read_json, read_predictions, read_result
 
 in_browser = chromium.needed
 UNDEFINED = "ISIC_0000033"  # an image whose boundary distance is undefined
+BEGINS = {  # where groups of a breakdown begin
+    ("size", "medium"): "5 %",
+    ("size", "large"): "25 %",
+    ("contrast", "medium"): "15 ΔE",
+    ("contrast", "high"): "30 ΔE",
+    ("hair", "much"): "3 %",
+}
 PHONE, DESKTOP = (390, 844), (1280, 900)
 
 
@@ -104,7 +111,7 @@ def test_the_breakdowns_are_tables_with_numbers_of_images_and_intervals(root, pa
     text = page.read_text(encoding="utf-8")
     for scores in read_json(root / "data/evaluation/detail.json")["splits"].values():
         for name in ("size", "border", "contrast", "hair"):
-            assert f"By {name}, split" in text
+            assert f"<h3>By {name}, " in text
             for group, found in scores[f"by_{name}"].items():
                 bounds = report.interval(found, "dice")
                 assert bool(bounds) == (found["images"] >= 10)
@@ -112,7 +119,9 @@ def test_the_breakdowns_are_tables_with_numbers_of_images_and_intervals(root, pa
                 cells = (
                     f'<td class="number">{found["images"]}</td><td class="number">{report.number(found["dice"])}{extra}'
                 )
-                assert f'<th scope="row">{group}</th>{cells}' in text
+                begins = BEGINS.get((name, group))
+                begins = f' <span class="interval">from {begins}</span>' if begins else ""
+                assert f'<th scope="row">{group}{begins}</th>{cells}' in text
 
 
 def test_it_opens_with_what_it_is_about(root, page):
@@ -262,6 +271,10 @@ def test_it_loads_without_errors_requests_or_sideways_scrolling(browser, page, v
         assert browser.run(boxes) == 0, "no column is cut"
     panel = browser.run("return document.querySelector('.panels img').getBoundingClientRect().width")
     assert panel >= 100, "panels are large enough to see an outline"
+    chart = browser.run("return document.querySelector('.charts img').getBoundingClientRect().width")
+    assert 9 * chart / (72 * report.CHART) >= 6.5, "letters of a chart, 9 points in the file, can be read"
+    lines = "return document.querySelector('#images tbody tr').cells[0].getBoundingClientRect().height"
+    assert browser.run(lines) < 35, "an id stands on one line"
 
 
 @in_browser

@@ -87,7 +87,8 @@ def test_the_page_holds_the_galleries_of_every_split(finished):
     page = drawn(finished)["report.html"].decode()
     for kind in ("Best", "Median", "Worst", "Random"):
         for split in ("validation split, 12 images", "official test, 4 images"):
-            assert f"{kind} predictions by Dice · {split}" in page
+            ranked = "" if kind == "Random" else " by Dice"
+            assert f"{kind} predictions{ranked} · {split}" in page
     assert page.count("<figcaption><b>ISIC_") == 2 * 4 * 3
 
 
@@ -110,7 +111,7 @@ def test_ids_and_format_and_examples_change_what_they_say(copy):
     assert set(after) == vector | {"galleries/val_chosen.svg", "gallery.png", "report.html"}
     assert all(after[name].startswith(b"<?xml") for name in vector)
     page = after["report.html"].decode()
-    assert "Chosen predictions by Dice · validation split, 12 images" in page
+    assert "Chosen predictions · validation split, 12 images" in page
     assert page.count("<figcaption><b>ISIC_") == 1 + 2 * 4
     assert before["report.html"] != after["report.html"]
 

@@ -77,8 +77,9 @@ def charts(results: Results) -> Iterator[Chart]:
     yield Chart(
         "calibration",
         "Calibration",
-        "Of the pixels given a probability, the share that really is lesion. Below the dashed line the network is "
-        "over-confident. ECE is the expected calibration error, the mean gap.",
+        "Of the pixels given a probability, the share that really is lesion. Above the dashed line lesion is more "
+        "frequent than predicted, below it less. ECE, the expected calibration error, is the mean gap. Below: how many "
+        "pixels were given that probability.",
         figures.calibration({split: _reliability(results, split) for split in evaluation}, pixels),
     )
     yield Chart(

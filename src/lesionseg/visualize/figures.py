@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from lesionseg.visualize import palette, style
 
@@ -34,7 +34,7 @@ def training_curves(history: Mapping[str, np.ndarray], kept: Sequence[int] = (),
     val_iou. A dotted line marks each epoch of `kept` (one for each network of an ensemble), whose weights were kept
     by the rule `last` or `best`.
     """
-    figure = _figure(3.5, "Training: loss, and scores of all pixels at threshold 0.5, by epoch")
+    figure = _figure(3.7, "Training: loss, and scores of all pixels at threshold 0.5, by epoch")
     losses, scores = figure.subplots(1, 2)
     epoch = history["epoch"]
     marker = "o" if len(epoch) <= 3 else None  # a line of one point is invisible
@@ -62,7 +62,7 @@ def training_curves(history: Mapping[str, np.ndarray], kept: Sequence[int] = (),
     handles, labels = losses.get_legend_handles_labels()
     more_handles, more_labels = scores.get_legend_handles_labels()
     drawn = dict(zip((*labels, *more_labels), (*handles, *more_handles), strict=True))  # the kept epoch once
-    figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=3)
+    figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=2)
     return figure
 
 
@@ -85,7 +85,7 @@ def confusion_matrix(confusions: Mapping[str, Mapping[str, int]], titles: Mappin
             axes.text(column, row - 0.1, percent, ha="center", va="center", color=ink, fontsize=12)
             axes.text(column, row + 0.16, f"{matrix[row, column]:,.0f} px", ha="center", va="center", color=ink)
         axes.set(
-            xlabel="predicted (shares of the true class)",
+            xlabel="predicted\n(shares of the true class)",
             ylabel="truth",
             title=titles[split].replace(", threshold", "\nthreshold"),
         )
@@ -110,7 +110,7 @@ class Reliability:
 @style.applied()
 def calibration(splits: Mapping[str, Reliability], titles: Mapping[str, str]) -> Figure:
     """Reliability diagrams of the splits in one chart, and below it how many pixels each bin holds (log scale)."""
-    figure = _figure(5.4, "Calibration: predicted probability and share of lesion", width=5)
+    figure = _figure(5, "Calibration: predicted probability and share of lesion", width=5)
     diagram, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     diagram.plot([0, 1], [0, 1], color=palette.FAINT, linestyle="--", label="perfect calibration", zorder=1)
     for split, bins in splits.items():
@@ -125,6 +125,8 @@ def calibration(splits: Mapping[str, Reliability], titles: Mapping[str, str]) ->
     figure.legend(*diagram.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     if counts.lines and any(len(line.get_ydata()) for line in counts.lines):
         counts.set_yscale("log")
+        counts.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))  # not 10^6, which is math
+        counts.yaxis.set_minor_formatter(NullFormatter())
     else:
         _say(counts, "no pixels")
     return figure
@@ -143,7 +145,7 @@ def threshold_sweep(
     Precision ends where nothing is predicted any more: of no pixels there is no share.
     """
     rows = _rows(len(splits))
-    figure = _figure(0.9 + 2.6 * rows, "Scores of all pixels by the probability threshold")
+    figure = _figure(0.9 + 2.8 * rows, "Scores of all pixels by the probability threshold")
     for axes, (split, sweep) in zip(_grid(figure, len(splits)), splits.items(), strict=False):
         for score, name in SCORE_NAMES.items():
             dashes = "--" if score in ("precision", "recall") else "-"
@@ -160,7 +162,7 @@ def threshold_sweep(
         if (threshold := used.get(split)) is not None:
             axes.axvline(threshold, color=palette.INK, linestyle=":", linewidth=1.2, zorder=0, label="threshold in use")
             words.append(f"in use {threshold:.2f}")
-        axes.set_title("\n".join([titles[split], ", ".join(words)]))
+        axes.set_title("\n".join([titles[split], *words]))
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
     return figure
@@ -232,9 +234,13 @@ def dice_by_size(
         if not len(fraction):
             _say(axes, "no image with a lesion")
     axes.set(xlabel="lesion's share of the image", xlim=(low, high))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
+    axes.xaxis.set_major_formatter(FuncFormatter(_percent))
     axes.xaxis.set_minor_formatter(NullFormatter())
     return figure
+
+
+def _percent(share: float, _: int) -> str:
+    return f"{100 * share:g} %"
 
 
 @dataclass(frozen=True)
@@ -262,7 +268,7 @@ def roc(splits: Mapping[str, Curve], titles: Mapping[str, str]) -> Figure:
 
 
 def _curves(splits: Mapping[str, Curve], titles: Mapping[str, str], x: str, y: str, title: str, area: str) -> Figure:
-    figure = _figure(4.8, title, width=4.6)
+    figure = _figure(4.3, title, width=4.6)
     axes = figure.subplots()
     notes = []
     for split, curve in splits.items():

@@ -60,7 +60,8 @@ class Gallery:
     def title(self) -> str:
         images = "1 image" if self.images == 1 else f"{self.images:,} images"
         cut = "" if self.threshold is None else f", threshold {self.threshold:.2f}"
-        return f"{self.kind.capitalize()} predictions by Dice · {split_name(self.split)}, {images}{cut}"
+        ranked = "" if self.kind in ("random", CHOSEN) else " by Dice"
+        return f"{self.kind.capitalize()} predictions{ranked} · {split_name(self.split)}, {images}{cut}"
 
 
 def galleries(

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import math
+import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -11,13 +12,15 @@ from typing import Any
 
 import jinja2
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image
 
 from lesionseg.visualize import gallery, palette
 from lesionseg.visualize.charts import Chart, split_name
-from lesionseg.visualize.image_file import file_bytes
+from lesionseg.visualize.image_file import vector_bytes
 from lesionseg.visualize.results import Results
 
+CHART = 4.8  # inches: the width of a chart on the page, so that its letters can be read on a phone
 QUALITY = 82  # WebP of the gallery panels
 FULL_SIZE = 96  # examples on the page from which on panels shrink: it stays under 4 MB with three splits of 64
 HEADLINE = (  # scores of a split, by group and name, that open the page; the words, and where they are explained
@@ -41,6 +44,15 @@ MEANINGS = {  # of the scores, by the anchor that the tables link to: name, word
     "failure_rate": ("Failure rate", "The share of images with a Jaccard below 0.65 at native size."),
     "hd95": ("HD95", "The 95th percentile of the distances between the two outlines, in pixels at native size; "
              "lower is better. Where one mask alone is empty, the image counts with its diagonal."),
+    "mean_surface_distance": ("Mean surface distance", "The mean distance from the pixels of either outline to the "
+                              "other outline, in pixels at native size; lower is better."),
+    "normalised_surface_distance": ("Outline within 1 % of the diagonal", "The share of both outlines that lies that "
+                                    "near to the other (normalised surface distance)."),
+    "boundary_iou": ("Boundary IoU", "The IoU of the bands inside the two outlines, 2 % of the diagonal wide."),
+    "lesion_fraction": ("Lesion fraction, size", "The share of the image that is lesion in truth."),
+    "contrast": ("Contrast", "The colour difference (ΔE in CIELAB) between the medians of the lesion and of the skin "
+                 "around it."),
+    "hair": ("Hair", "The share of the image that long thin dark lines cover, told by a rule and not by a person."),
     "calibration": ("Expected calibration error", "The mean gap between the predicted probability and the share of "
                     "pixels that really are lesion; 0 is perfect."),
     "interval": ("95 % interval", "From resampling the images (bootstrap): how far the score would move with another "
@@ -60,6 +72,13 @@ LABELS = {  # of the other columns of the table of images whose name does not sa
     "contrast": "contrast to the skin, ΔE",
     "hair": "hair, share of the image",
 }
+GROUPED_BY = {  # of the breakdowns: what groups the images, and the unit of the borders between the groups
+    "size": ("the lesion's share of the image", 100, " %"),
+    "border": ("whether the lesion touches the edge of the image", None, ""),
+    "contrast": ("the colour difference between the lesion and the skin around it", 1, " ΔE"),
+    "hair": ("the share of the image that hair covers", 100, " %"),
+}
+SHORT = {"threshold_jaccard": "threshold Jaccard", "failure_rate": "failures"}  # heads of columns in the breakdowns
 BREAKDOWN = "by_"  # how the sections of a split begin that have a group of images each
 
 
@@ -94,12 +113,10 @@ def render(
         official="isic2018" in data.get("sources", {}),
         meanings=MEANINGS,
         headline=_headline(results.evaluation),
-        breakdowns={split: _breakdowns(scores) for split, scores in results.evaluation.items()},
+        breakdowns={split: _breakdowns(scores, results.labels | SHORT) for split, scores in results.evaluation.items()},
         scores={split: score_rows(scores) for split, scores in results.evaluation.items()},
         galleries=[(each.title, [_shown(example, crowd) for example in each.examples]) for each in galleries],
-        charts=[
-            (chart.title, chart.caption, _data_uri(file_bytes(chart.figure, "svg"), "svg+xml")) for chart in charts
-        ],
+        charts=[(chart.title, chart.caption, _data_uri(_chart(chart.figure), "svg+xml")) for chart in charts],
         columns=columns,
         rows=rows,
         origins={
@@ -163,19 +180,30 @@ def score_rows(nested: Mapping, group: str = "") -> list[tuple[str, str, str]]:
     return rows
 
 
-def _breakdowns(scores: Mapping[str, Mapping]) -> list[tuple[str, list[str], list[tuple[str, list[tuple[str, str]]]]]]:
-    """Tables of a split's groups of images: (title, columns, rows), a row being (group, (value, interval) each)."""
+def _breakdowns(scores: Mapping[str, Mapping], labels: Mapping[str, str]) -> list[tuple[str, list, list]]:
+    """Tables of a split's groups of images: (title, columns, rows).
+
+    A column is (its label, its anchor among the meanings or nothing), a row (group, where it begins, (value, interval)
+    of each column).
+    """
     tables = []
     for name, groups in scores.items():
         if name.startswith(BREAKDOWN):
             first = next(iter(groups.values()))
             columns = [key for key in first if key not in ("from", "no_interval") and not _is_bound(key, first)]
+            by = name.removeprefix(BREAKDOWN)
+            words, scale, unit = GROUPED_BY.get(by, ("", None, ""))
             rows = [
-                (group, [(number(found[key]), interval(found, key)) for key in columns])
+                (
+                    group,
+                    f"from {scale * found['from']:g}{unit}" if scale and "from" in found else "",
+                    [(number(found[key]), interval(found, key)) for key in columns],
+                )
                 for group, found in groups.items()
             ]
-            title = f"By {name.removeprefix(BREAKDOWN)}".replace("_", " ")
-            tables.append((title, [key.replace("_", " ") for key in columns], rows))
+            title = f"By {by}".replace("_", " ") + (f", {words}" if words else "")
+            heads = [(labels.get(key, key.replace("_", " ")), key if key in MEANINGS else "") for key in columns]
+            tables.append((title, heads, rows))
     return tables
 
 
@@ -245,6 +273,14 @@ def _shown(example: gallery.Example, crowd: float) -> dict:
         "height": size[0],
         "width": size[1],
     }
+
+
+def _chart(figure: Figure) -> bytes:
+    """A chart as SVG, CHART inches wide and without its title, which the words below it say."""
+    copy = pickle.loads(pickle.dumps(figure))
+    copy.suptitle("")
+    copy.set_size_inches(CHART, copy.get_figheight())
+    return vector_bytes(copy, "svg")
 
 
 def _webp(pixels: np.ndarray) -> bytes:
