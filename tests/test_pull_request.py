@@ -7,9 +7,11 @@ import subprocess
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
+from itertools import pairwise
 from pathlib import Path
 
 import gate
+import merge
 import pull_request
 import pytest
 import yaml
@@ -234,3 +236,82 @@ def test_the_workflow_asks_for_little_and_pins_everything():
     writing = {name for name, job in WORKFLOW["jobs"].items() if "write" in job.get("permissions", {}).values()}
     assert writing == {"comment"}
     assert not any("checkout" in step.get("uses", "") for step in WORKFLOW["jobs"]["comment"]["steps"])
+
+
+EVIL = "a](https://a.example) @team ![x](https://b.example) <b>"
+BOMB = "\n".join(f"{here}: &{here} [{', '.join([f'*{before}'] * 9)}]" for before, here in pairwise("abcdefghi"))
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("params_dot_yaml", f"a: &a [x, x]\n{BOMB}\ntrain: *i\n"),
+        ("params_dot_yaml", "train: &a {epochs: *a}\n"),
+        ("params_dot_yaml", "train: {epochs: 1}\ntrain: {epochs: 2}\n"),
+        ("params_dot_yaml", "train: " + "[" * 20_000),
+        ("params_dot_yaml", "train: {epochs: !!bool x}\n"),
+        ("params_dot_yaml", "train: {epochs: !!python/object/apply:os.system [touch sprung]}\n"),
+        ("params_dot_yaml", f"train: {{epochs: 0x{'f' * 9000}}}\n"),
+        ("params_dot_yaml", "2001-01-01: 3\n"),
+        ("params_dot_yaml", "x: " + "y" * (5 << 20)),
+        ("metrics__evaluation_dot_json", '{"val": ' + "[" * 100_000),
+        ("metrics__evaluation_dot_json", '{"val": 1' + "0" * 4000 + "}"),
+        ("metrics__evaluation_dot_json", '{"val": 1' + "0" * 5000 + "}"),
+        ("metrics__evaluation_dot_json", "[1]"),
+        ("dvc_dot_yaml", "metrics: 3\n"),
+        ("dvc_dot_yaml", "metrics: [metrics/evaluation.json]\nstages: [1]\n"),
+        ("dvc_dot_yaml", "[1]"),
+        ("dvc_dot_lock", "stages: [1]\n"),
+        ("dvc_dot_lock", "stages: {train: 3}\n"),
+        ("dvc_dot_lock", "stages: {train: &a {outs: *a}}\n"),
+        ("plots__per_image_dot_csv", f"{COLUMNS}\nval,{'x' * 200_000},g,1,1,1,1,1,1,1,1,1,1\n"),
+        ("plots__per_image_dot_csv", f"{COLUMNS}\nval\n"),
+    ],
+)
+def test_files_that_a_branch_made_to_do_harm_are_refused_by_name(repository, file, content):
+    commit("hostile", **{file: content})
+    report, failed = pull_request.report("main", None)
+    assert any(file.replace("__", "/").replace("_dot_", ".") in reason or "this branch" in reason for reason in failed)
+    assert len(report) < 20_000
+    assert not Path("sprung").exists()
+
+
+def test_nothing_that_a_branch_names_is_markdown(repository, monkeypatch):
+    """Stages, splits, images, metrics and their files, pictures, and whatever a message repeats of them."""
+    monkeypatch.undo()
+    monkeypatch.chdir(repository)
+    row = "1,0,1,9,0.5,0.5,0.5,60,40,0.1"
+    name = EVIL.replace("/", "")
+    commit(
+        "hostile",
+        dvc_dot_yaml=json.dumps({"metrics": ["metrics/evaluation.json", f"metrics/{name}.json"]}),
+        dvc_dot_lock=json.dumps({"stages": {EVIL: {"outs": []}, "train": {"outs": EVIL}}}),
+        plots__per_image_dot_csv=f"{COLUMNS}\nval,i1,g,{row}\n" + f'"{EVIL}",i1,g,{row}\n' * 2,
+        params_dot_yaml=json.dumps({EVIL: EVIL}),
+        environment_dot_yaml=f"{EVIL}: [",
+        **{f"metrics__{name}_dot_json": json.dumps({EVIL: EVIL}), f"plots__{name}_dot_png": "picture"},
+    )
+    report, failed = pull_request.report("main", None)
+    assert len(failed) == 2, "the environment and an image that is there twice"
+    assert not re.search(r"\]\(|@team|<b>|https:", report)
+
+
+@pytest.mark.parametrize("stages", ["[1]", "{train: 3}", "{train: {plots: [{a.png: {cache: false}}], outs: 3}}"])
+@pytest.mark.parametrize("file", ["dvc.yaml", "dvc.lock"])
+def test_the_gate_refuses_what_is_not_written_as_dvc_has_it(tmp_path, file, stages):
+    for name in ("dvc.yaml", "dvc.lock"):
+        (tmp_path / name).write_text("stages: {train: {plots: [{plots/roc.png: {cache: false}}]}}\n", encoding="utf-8")
+    (tmp_path / file).write_text(f"stages: {stages}\n", encoding="utf-8")
+    (problem,) = gate.problems(tmp_path)
+    assert "cannot be read" in problem or "does not list it" in problem
+
+
+def test_the_gate_and_the_merge_take_no_file_that_means_more_than_it_says(tmp_path):
+    (tmp_path / "dvc.yaml").write_text("stages: {a: &a {outs: *a}}\n", encoding="utf-8")
+    (tmp_path / "dvc.lock").write_text("stages: {}\n", encoding="utf-8")
+    (problem,) = gate.problems(tmp_path)
+    assert "aliases are not read" in problem
+    with pytest.raises(SystemExit, match="aliases are not read"):
+        merge.stages_of("stages: {a: &a {outs: *a}}", "dvc.lock of theirs")
+    with pytest.raises(SystemExit, match="not written as DVC has them"):
+        merge.stages_of("stages: {a: 1}", "dvc.lock of theirs")

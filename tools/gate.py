@@ -10,7 +10,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
+sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
+
+import documents
+
+from lesionseg.common.errors import InputError
+from lesionseg.common.text import printable
 
 CURE = "Run `dvc repro` and commit dvc.lock, metrics/ and plots/ with the change."
 
@@ -18,12 +23,13 @@ CURE = "Run `dvc repro` and commit dvc.lock, metrics/ and plots/ with the change
 def problems(root: Path) -> list[str]:
     """What does not belong together in the checkout at `root`, in sentences; empty where everything does."""
     try:
-        pipeline = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-        locked = yaml.safe_load((root / "dvc.lock").read_text(encoding="utf-8"))["stages"]
-    except (OSError, yaml.YAMLError, TypeError, KeyError) as error:
+        files = {name: documents.mapping((root / name).read_bytes(), name) for name in ("dvc.yaml", "dvc.lock")}
+        # First what was changed by hand: without data DVC cannot run its stage again even for show, and says less.
+        return list(changed_by_hand(root, *(content["stages"] for content in files.values()))) or stale(root)
+    except (OSError, InputError) as error:
         return [f"dvc.yaml or dvc.lock cannot be read: {error}"]
-    # First what was changed by hand: without data DVC cannot run its stage again even for show, and says less.
-    return list(changed_by_hand(root, pipeline, locked)) or stale(root)
+    except (AttributeError, TypeError, KeyError, ValueError):
+        return ["dvc.yaml or dvc.lock cannot be read: the stages are not written as DVC has them"]
 
 
 def stale(root: Path) -> list[str]:
@@ -68,7 +74,7 @@ def in_git(stage: dict) -> list[str]:
 def main() -> int:
     found = problems(Path.cwd())
     for problem in found:
-        print(f"gate: {problem}")
+        print(f"gate: {printable(problem)}")
     if not found:
         print("gate: dvc.lock belongs to this code and these parameters")
     return 1 if found else 0

@@ -9,8 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import documents
 import gate
 import yaml
+
+from lesionseg.common.errors import InputError
+from lesionseg.common.text import printable
 
 RESULTS = ("dvc.lock", "metrics/", "plots/")
 
@@ -24,7 +28,18 @@ def git(*arguments: str, check: bool = True) -> str:
 
 def locked(commit: str) -> dict:
     """The stages of a commit's dvc.lock."""
-    return (yaml.safe_load(git("show", f"{commit}:dvc.lock", check=False) or "{}") or {}).get("stages", {})
+    return stages_of(git("show", f"{commit}:dvc.lock", check=False), f"dvc.lock of {commit[:9]}")
+
+
+def stages_of(text: str, name: str) -> dict:
+    """The stages in the text of a dvc.lock or dvc.yaml."""
+    try:
+        stages = documents.mapping(text, name).get("stages", {})
+    except InputError as error:
+        raise SystemExit(f"merge: {error}") from None
+    if not isinstance(stages, dict) or not all(isinstance(stage, dict) for stage in stages.values()):
+        raise SystemExit(f"merge: {name}: its stages are not written as DVC has them")
+    return stages
 
 
 def chosen(base: dict, ours: dict, theirs: dict) -> dict[str, str]:
@@ -46,9 +61,9 @@ def settle() -> None:
     commits = {"ours": "HEAD", "theirs": theirs}
     sides = {side: locked(commit) for side, commit in commits.items()}
     choice = chosen(locked(git("merge-base", "HEAD", theirs)), sides["ours"], sides["theirs"])
-    pipeline = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    pipeline = stages_of(Path("dvc.yaml").read_text(encoding="utf-8"), "dvc.yaml")
     for stage, side in choice.items():
-        print(f"merge: {stage}: {side}")
+        print(f"merge: {printable(stage)}: {side}")
         for path in gate.in_git(pipeline.get(stage, {})):
             git("checkout", commits[side], "--", path, check=False)
     stages = {stage: sides[side][stage] for stage, side in choice.items() if stage in sides[side]}

@@ -8,23 +8,23 @@ and must not take the place of a whole one.
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-
-import yaml
+from urllib.parse import quote
 
 REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY / "src"))
 sys.path.insert(0, str(REPOSITORY / "tools"))
 
+import documents  # noqa: E402
 import gate  # noqa: E402
 
 from lesionseg.common.errors import InputError  # noqa: E402
 from lesionseg.common.text import markdown as as_text  # noqa: E402
+from lesionseg.common.text import printable  # noqa: E402
 from lesionseg.compare import comparison, table  # noqa: E402
 from lesionseg.compare.command import images, interval, markdown  # noqa: E402
 from lesionseg.scoring.bootstrap import Resampling  # noqa: E402
@@ -38,13 +38,18 @@ WORDS = (comparison.BETTER, comparison.WORSE, comparison.NOISE, comparison.UNKNO
 
 
 class Cannot(Exception):
-    """A part of the report that could not be made, with the reason."""
+    """A part of the report that could not be made: why, which may name anything, and Markdown to show besides."""
+
+    def __init__(self, reason: str, besides: str = ""):
+        self.reason, self.besides = printable(reason), besides
+        super().__init__(self.reason)
 
 
 def git(*arguments: str, check: bool = True) -> subprocess.CompletedProcess:
     found = subprocess.run(["git", *arguments], capture_output=True, check=False)
     if check and found.returncode:
-        raise Cannot(f"git {' '.join(arguments)}: {found.stderr.decode(errors='replace').strip()}")
+        said = found.stderr.decode(errors="replace").strip()
+        raise Cannot(f"git {' '.join(arguments)}: {said}")
     return found
 
 
@@ -69,21 +74,27 @@ def text(commit: str, path: str) -> str | None:
     """The text of a file in a commit; None where it is not there."""
     if git("cat-file", "-e", f"{commit}:{path}", check=False).returncode:
         return None
-    return git("show", f"{commit}:{path}").stdout.decode("utf-8")
+    try:
+        return git("show", f"{commit}:{path}").stdout.decode("utf-8")
+    except UnicodeDecodeError:
+        raise Cannot(f"{path} of {commit[:9]} is no UTF-8 text") from None
 
 
-def parsed(commit: str, path: str) -> dict | None:
-    """A JSON or YAML file of a commit as a flat dict, "val.pooled.dice" -> 0.8; None where it is not there."""
+def mapping(commit: str, path: str) -> dict | None:
+    """A JSON or YAML file of a commit; None where it is not there."""
     content = text(commit, path)
     if content is None:
         return None
     try:
-        values = json.loads(content) if path.endswith(".json") else yaml.safe_load(content)
-    except (json.JSONDecodeError, yaml.YAMLError) as error:
-        raise Cannot(f"{path} of {commit[:9]} cannot be read: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise Cannot(f"{path} of {commit[:9]}: found no mapping of names to values")
-    return dict(flat(values))
+        return documents.mapping(content, f"{path} of {commit[:9]}")
+    except InputError as error:
+        raise Cannot(str(error)) from None
+
+
+def parsed(commit: str, path: str) -> dict | None:
+    """The same as a flat dict, "val.pooled.dice" -> 0.8."""
+    found = mapping(commit, path)
+    return None if found is None else dict(flat(found))
 
 
 def flat(values: dict, prefix: str = "") -> Iterable[tuple[str, object]]:
@@ -106,13 +117,13 @@ def changes(base: str, path: str) -> tuple[list[str], dict[str, tuple]]:
 
 def metrics_files(commit: str) -> list[str]:
     """The metrics that the pipeline file of a commit declares, whether at the top or as those of a stage."""
+    pipeline = mapping(commit, "dvc.yaml") or {}
     try:
-        pipeline = yaml.safe_load(text(commit, "dvc.yaml") or "") or {}
-    except yaml.YAMLError as error:
-        raise Cannot(f"dvc.yaml of {commit[:9]} cannot be read: {' '.join(str(error).split())}") from None
-    declared = [pipeline, *(pipeline.get("stages") or {}).values()]
-    entries = [entry for each in declared for entry in each.get("metrics") or []]
-    return list(dict.fromkeys(path for entry in entries for path in ([entry] if isinstance(entry, str) else entry)))
+        declared = [pipeline, *(pipeline.get("stages") or {}).values()]
+        entries = [entry for each in declared for entry in each.get("metrics") or []]
+        return list(dict.fromkeys(path for entry in entries for path in ([entry] if isinstance(entry, str) else entry)))
+    except (AttributeError, TypeError):
+        raise Cannot(f"dvc.yaml of {commit[:9]}: its stages or metrics are not written as DVC has them") from None
 
 
 def scores(base: str) -> str:
@@ -130,7 +141,7 @@ def scores(base: str) -> str:
         raise Cannot(" ".join(["the two sides share no image.", *compared.notes]))
     rows = [
         (
-            f"{each.split} {each.score}",
+            as_text(f"{each.split} {each.score}"),
             f"{each.a:.4f}",
             f"{each.b:.4f}",
             f"{each.change:+.4f}",
@@ -140,7 +151,7 @@ def scores(base: str) -> str:
         for each in compared.differences
         if each.word in WORDS
     ]
-    notes = [*images(compared), *compared.notes]
+    notes = [*map(as_text, images(compared)), *map(as_text, compared.notes)]
     if not rows:
         return "\n".join(["No change: every image scores as before.", "", *notes])
     return "\n".join([markdown(("score", "before", "after", "change", "95 % interval, paired", ""), rows), "", *notes])
@@ -157,14 +168,12 @@ def metrics(base: str) -> str:
     for path in declared:
         gone, different = changes(base, path)
         missing += [f"{path}: {name}" for name in gone]
-        rows += [(path, as_text(name), *map(_value, pair), _change(*pair)) for name, pair in different.items()]
+        rows += [(as_text(path), as_text(name), *map(_value, pair), _change(*pair)) for name, pair in different.items()]
     missing += [f"{path}: not declared in dvc.yaml" for path in metrics_files(base) if path not in declared]
     shown = markdown(("file", "metric", "before", "after", "change"), rows) if rows else "No change."
     if missing:
         raise Cannot(
-            "metrics of the merge base that this branch lacks (deleted or renamed): "
-            + "; ".join(missing)
-            + f"\n\n{shown}"
+            "metrics of the merge base that this branch lacks (deleted or renamed): " + "; ".join(missing), shown
         )
     return shown
 
@@ -197,25 +206,25 @@ def stages(base: str) -> str:
     """Which stages ran anew, and whether dvc.lock belongs to the code."""
     sides = []
     for commit in (base, "HEAD"):
-        try:
-            sides.append((yaml.safe_load(text(commit, "dvc.lock") or "") or {}).get("stages", {}))
-        except yaml.YAMLError as error:
-            raise Cannot(f"dvc.lock of {commit[:9]} cannot be read: {' '.join(str(error).split())}") from None
+        listed = (mapping(commit, "dvc.lock") or {}).get("stages") or {}
+        if not isinstance(listed, dict) or not all(isinstance(entry, dict) for entry in listed.values()):
+            raise Cannot(f"dvc.lock of {commit[:9]}: its stages are not written as DVC has them")
+        sides.append(listed)
     old, new = sides
     ran = [name for name, entry in new.items() if old.get(name) != entry]
     results = [name for name in ran if old.get(name, {}).get("outs") != new[name].get("outs")]
     lines = [
-        f"Ran anew: {', '.join(ran) or 'none'}."
-        + (f" With another result: {', '.join(results) or 'none'}." if ran else "")
+        f"Ran anew: {', '.join(map(as_text, ran)) or 'none'}."
+        + (f" With another result: {', '.join(map(as_text, results)) or 'none'}." if ran else "")
     ]
     found = gate.problems(Path.cwd())
-    lines += [f"**{problem}**" for problem in found] or ["dvc.lock belongs to this code and these parameters."]
+    lines += [f"**{as_text(problem)}**" for problem in found] or ["dvc.lock belongs to this code and these parameters."]
     return "\n\n".join(lines)
 
 
 def pictures(base: str, folder: Path | None) -> str:
     """Changed pictures side by side: by URL on the server that runs this, else as files under `folder`."""
-    listed = git("diff", "--name-only", "-z", base, "HEAD", "--", "plots/*.png").stdout.decode()
+    listed = git("diff", "--name-only", "-z", base, "HEAD", "--", "plots/*.png").stdout.decode(errors="replace")
     names = [name for name in listed.split("\0") if name]
     if not names:
         return "No change."
@@ -228,15 +237,15 @@ def pictures(base: str, folder: Path | None) -> str:
             if git("cat-file", "-e", f"{commit}:{name}", check=False).returncode:
                 cells.append("none")
             elif os.environ.get("GITHUB_REPOSITORY"):
-                cells.append(f"![{side}]({address}/raw/{commit}/{name})")
+                cells.append(f"![{side}]({address}/raw/{commit}/{quote(name)})")
             elif folder:
                 target = folder / side / Path(name).name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(git("show", f"{commit}:{name}").stdout)
-                cells.append(f"![{side}]({target.as_posix()})")
+                cells.append(f"![{side}]({quote(target.as_posix())})")
             else:
-                cells.append(f"`git show {commit[:9]}:{name}`")
-        rows.append((name, *cells))
+                cells.append(f"git show {commit[:9]}:{as_text(name)}")
+        rows.append((as_text(name), *cells))
     return markdown(("picture", "before", "after"), rows)
 
 
@@ -253,19 +262,19 @@ def report(base: str, folder: Path | None) -> tuple[str, list[str]]:
     try:
         commit = merge_base(base)
     except Cannot as error:
-        return f"{MARK}\n## Could not compare\n\n- {error}\n", [str(error)]
+        return f"{MARK}\n## Could not compare\n\n- {as_text(error.reason)}\n", [error.reason]
     body, failed = [], []
     for title, section in (*SECTIONS, ("Pictures", lambda at: pictures(at, folder))):
         try:
             content = section(commit)
         except Cannot as error:
-            failed.append(f"{title}: {str(error).splitlines()[0]}")
-            content = f"**Could not compare:** {error}"
+            failed.append(f"{title}: {error.reason}")
+            content = f"**Could not compare:** {as_text(error.reason)}\n\n{error.besides}"
         body.append(f"### {title}\n\n{content}\n")
     head = git("rev-parse", "--short=9", "HEAD").stdout.decode().strip()
-    top = [MARK, f"## {head} against the merge base {commit[:9]} with `{base}`", ""]
+    top = [MARK, f"## {head} against the merge base {commit[:9]} with {as_text(base)}", ""]
     if failed:
-        top += ["**Could not compare:**", "", *(f"- {reason}" for reason in failed), ""]
+        top += ["**Could not compare:**", "", *(f"- {as_text(reason)}" for reason in failed), ""]
     whole = "\n".join([*top, *body])
     if len(whole) > LARGEST:
         whole = whole[:LARGEST].rpartition("\n")[0] + "\n\n(Cut here: the rest is too long for a comment.)\n"
