@@ -327,6 +327,39 @@ def test_a_file_longer_than_any_image_is_not_read(tmp_path, monkeypatch):
     assert header.BYTE_LIMIT > 6 * PIXEL_LIMIT
 
 
+def test_a_jpeg_of_endless_scans_is_refused(tmp_path):
+    """Each scan of a progressive JPEG is a pass over all pixels: at 89 megapixels a megabyte of them took hours."""
+    path = tmp_path / "a.jpg"
+    picture(64, 48).save(path, progressive=True)
+    content = path.read_bytes()
+    last = content[content.rindex(b"\xff\xda") : -2]
+    path.write_bytes(content[:-2] + last * 80 + content[-2:])
+    assert decode(path).width == 64
+    path.write_bytes(content[:-2] + last * 101 + content[-2:])
+    with pytest.raises(ImageError, match="more than 100 scans"):
+        decode(path, 32)
+
+
+def test_a_header_is_read_no_further_than_a_header_goes(tmp_path):
+    """An eXIf chunk may claim to be hundreds of megabytes long."""
+    path = tmp_path / "a.png"
+    picture(120, 80).save(path)
+    exif = b"II*\0\x08\0\0\0\x01\0" + struct.pack("<HHII", 0x0112, 3, 1, 6) + bytes(4)
+    for length, size in ((1000, (80, 120)), (2 << 20, (120, 80))):
+        data = exif.ljust(length, b"\0")
+        chunk = struct.pack(">I", length) + b"eXIf" + data + struct.pack(">I", zlib.crc32(b"eXIf" + data))
+        (tmp_path / "b.png").write_bytes(path.read_bytes()[:-12] + chunk + path.read_bytes()[-12:])
+        assert oriented_size(tmp_path / "b.png") == size
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with a name here")
+def test_a_pipe_is_no_photograph_and_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.jpg")
+    with pytest.raises(ImageError, match="is a pipe or a device"):
+        decode(tmp_path / "a.jpg")
+    assert oriented_size(tmp_path / "a.jpg") is None
+
+
 @pytest.mark.parametrize("suffix", ["tif", "gif", "png", "webp"])
 def test_several_pages_are_refused(tmp_path, suffix):
     pages = [Image.new("L", (40, 30), level) for level in (10, 120, 240)]

@@ -28,7 +28,7 @@ from lesionseg.download.subset import choose
 from lesionseg.formats import groups, metadata, notices
 from lesionseg.formats.manifest import Pair
 from lesionseg.images.decoding import ImageError, decode
-from lesionseg.images.header import open_image, oriented_size
+from lesionseg.images.header import oriented_size
 from lesionseg.images.masks import binary, share
 
 PROBED = 5  # pairs whose pixels are looked at to tell exchanged folders
@@ -180,9 +180,7 @@ def _check_not_exchanged(folder: Path, pairs: Mapping[str, Located]) -> None:
 def _is_black_and_white(path: Path) -> bool | None:
     """Whether nearly all pixels are black or white, with some of each (or are 0 and 1); None if undecodable."""
     try:
-        with open_image(path) as image:
-            image.draft("L", (256, 256))  # a JPEG is decoded at a fraction of its size
-            grey = np.asarray(image.convert("L"))
+        grey = np.asarray(decode(path, 256).image.convert("L"))  # a JPEG is decoded at a fraction of its size
     except Exception:  # damaged in one way or another; preprocessing says how
         return None
     if grey.max() <= 1:

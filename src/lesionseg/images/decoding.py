@@ -6,6 +6,7 @@ the scaled image is still larger than the wanted one, and does the rest with an 
 """
 
 import io
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,11 @@ from lesionseg.images.header import BYTE_LIMIT, PIXEL_LIMIT, SIDEWAYS, ImageErro
 # The DCT-scaled image must be at least this many times the wanted size on both axes. Closer to 1 is faster and
 # cruder: at 1.25 the mean difference from a full decode stays below 0.6 of 255.
 DCT_MARGIN = 1.25
+
+# A progressive JPEG comes in scans, some ten; each costs a pass over all pixels, and may be a few bytes long. libtiff
+# takes as many from a JPEG in a TIFF.
+MOST_SCANS = 100
+START_OF_SCAN = b"\xff\xda"
 
 PAGED_FORMATS = ("TIFF", "GIF", "PNG", "WEBP")  # MPO, a phone's, holds versions of one photograph, the best first
 LOSSY_FORMATS = ("JPEG", "MPO", "WEBP")
@@ -79,6 +85,8 @@ def decode(path: str | Path, size: int | None = None) -> Decoded:
     halved = image.mode in ("LA", "RGB", "RGBA") and any(";16" in str(tile.args) for tile in getattr(image, "tile", ()))
     try:
         _check_single(image)
+        if image.format in ("JPEG", "MPO") and data.count(START_OF_SCAN) > MOST_SCANS:
+            raise ImageError(f"has more than {MOST_SCANS} scans, the limit here (to take hours?); save it anew")
         if size is not None and image.format in ("JPEG", "MPO"):
             wanted = round(DCT_MARGIN * size)
             draft = image.draft(None, (wanted, wanted))
@@ -133,7 +141,10 @@ def _check_single(image: Image.Image) -> None:
 def _read(path: str | Path) -> bytes:
     """The bytes of an image file, unless there are none or too many."""
     try:
-        length = Path(path).stat().st_size
+        status = Path(path).stat()
+        length = status.st_size
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+            raise ImageError("is a pipe or a device, expected an image file")
         if length > BYTE_LIMIT:
             raise ImageError(f"has {length} bytes, more than any image of {PIXEL_LIMIT // 1_000_000} megapixels")
         data = Path(path).read_bytes()

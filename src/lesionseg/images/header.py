@@ -6,6 +6,8 @@ others, and looks at the size before anything is decoded.
 """
 
 import io
+import os
+import stat
 import struct
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -22,6 +24,8 @@ PIXEL_LIMIT = 89_478_485
 # Three channels of 16 bits without compression, and what a header may hold besides.
 BYTE_LIMIT = 6 * PIXEL_LIMIT + (16 << 20)
 
+LONGEST_EXIF = 1 << 20  # bytes of a PNG's eXIf chunk; a JPEG's has at most 64 KiB
+
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 
 
@@ -36,6 +40,8 @@ def open_image(file: str | Path | BinaryIO) -> Image.Image:
     path cannot be read.
     """
     try:
+        if isinstance(file, str | Path) and not stat.S_ISREG(os.stat(file).st_mode):
+            raise ImageError("is no file but a directory, a pipe or a device, expected an image file")
         image = Image.open(file, formats=FORMATS)
         if image.width * image.height > PIXEL_LIMIT or _tile_pixels(image) > PIXEL_LIMIT:
             image.close()
@@ -45,6 +51,8 @@ def open_image(file: str | Path | BinaryIO) -> Image.Image:
             f"has more than {PIXEL_LIMIT // 1_000_000} megapixels, the limit here (a decompression bomb?); "
             "shrink the image and its mask"
         ) from None
+    except ImageError:
+        raise
     except UnidentifiedImageError:
         raise ImageError(f"is not an image of a format read here: {', '.join(FORMATS)}") from None
     except OSError as error:
@@ -115,7 +123,7 @@ def _exif_behind_the_pixels(file: IO[bytes]) -> bytes:
         while len(head := file.read(8)) == 8:
             length, kind = struct.unpack(">I4s", head)
             if kind == b"eXIf":
-                return b"Exif\0\0" + file.read(length)
+                return b"Exif\0\0" + file.read(length) if length <= LONGEST_EXIF else b""
             file.seek(length + 4, io.SEEK_CUR)
         return b""
     finally:
