@@ -1,6 +1,7 @@
 """A file read by byte range through every fault a network has."""
 
 import base64
+import io
 import random
 import socket
 import socketserver
@@ -8,6 +9,7 @@ import threading
 import time
 
 import pytest
+import requests
 
 from lesionseg.download.http_range import CERTIFICATES, Cancelled, RemoteFile, RetryPolicy, TransferError, _session
 from loopback import Fault, Server
@@ -267,6 +269,18 @@ def test_a_redirect_to_plain_http_is_refused(target):
         server.fault = lambda *_: Fault(status=302, headers={"Location": target})
         with pytest.raises(TransferError, match=r"/old: sends on to \w+://mirror\.invalid/\w+: refused"):
             RemoteFile(f"{server.url}/old", QUICK)
+
+
+def test_a_server_elsewhere_cannot_have_this_machine_asked(monkeypatch):
+    """What listens on the loopback interface trusts whoever asks."""
+    with Server({"file": b"abc"}) as server:
+        answer = requests.Response()
+        answer.status_code, answer.raw = 302, io.BytesIO()
+        answer.headers["Location"] = f"{server.url}/file"
+        monkeypatch.setattr(requests.Session, "get", lambda *_, **__: answer)
+        with pytest.raises(TransferError, match=r"invalid/file: sends on to http://127\.0\.0\.1:\d+/file: refused"):
+            RemoteFile("https://mirror.invalid/file", QUICK)
+        assert server.requests == []
 
 
 def test_redirects_are_followed_a_few_times():

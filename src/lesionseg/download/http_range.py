@@ -66,9 +66,10 @@ class RemoteFile:
     """The file at `url`, of `size` bytes. Safe to read from several threads.
 
     Proxies (also SOCKS, with user and password), .netrc and certificate authorities are those of the environment, as
-    requests reads it. Unencrypted http is refused but for this machine itself, also after a redirect, unless
-    `allow_http`. Every later answer is held against the size; that bytes of two versions of the same size are not
-    mixed is left to the checksums of what is read, since balanced servers may name one version differently.
+    requests reads it. Unencrypted http is refused but for this machine itself, and there too where a server elsewhere
+    sends on to it, unless `allow_http`. Every later answer is held against the size; that bytes of two versions of the
+    same size are not mixed is left to the checksums of what is read, since balanced servers may name one version
+    differently.
 
     Raises TransferError when the server cannot be reached, has no such file, or has no byte ranges.
     """
@@ -142,12 +143,12 @@ class RemoteFile:
         raise TransferError(f"{self}: more than {REDIRECTS} redirects")
 
     def _require_secure(self, url: str) -> None:
-        """Refuse an address whose bytes anyone on the way could change."""
+        """Refuse an address whose bytes anyone on the way could change, and one of this machine that a server names:
+        what listens here is not its to ask."""
         try:
             address = urlsplit(url)
-            if address.scheme == "https" or (
-                address.scheme == "http" and (self.allow_http or _loopback(address.hostname))
-            ):
+            here = _loopback(address.hostname) and _loopback(urlsplit(self.url).hostname)
+            if address.scheme == "https" or (address.scheme == "http" and (self.allow_http or here)):
                 return
         except ValueError as error:
             raise TransferError(f"{self}: no address ({error})") from None
