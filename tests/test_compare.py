@@ -217,3 +217,13 @@ def test_a_run_that_is_not_there_is_named(repository):
     (repository / "stages").mkdir()
     with pytest.raises(InputError, match=r"stages: found no plots/per_image.csv there"):
         runs.read("stages")
+
+
+def test_what_a_table_of_a_stranger_holds_is_neither_obeyed_nor_taken_for_a_number():
+    head = "split,id,group,tp,fp,fn,tn,dice,iou,jaccard_native,width,height,lesion_fraction\n"
+    with pytest.raises(InputError, match="no CSV table"):
+        read(f"{head}val,{'x' * 200_000},g,1,1,1,1,1,1,1,1,1,1\n", "A")
+    with pytest.raises(InputError, match="dice: found 'inf', expected a number"):
+        read(f"{head}val,a,g,1,1,1,1,inf,1,1,1,1,1\n", "A")
+    with pytest.raises(InputError, match="line 2: dice: found None"):
+        read(f"{head}val\n", "A")

@@ -16,6 +16,7 @@ from lesionseg.predict import command
 from lesionseg.predict.lesions import components
 from lesionseg.predict.pictures import overlay, write_png
 from lesionseg.predict.rings import filled
+from lesionseg.predict.targets import written_before
 
 SIZE = 32
 SIZES = {"a.jpg": (150, 100), "b.png": (40, 90), "deep/c.bmp": (64, 64), "d.png": (31, 33)}
@@ -333,3 +334,14 @@ def test_several_pages_are_named_and_not_predicted(model_file, tmp_path, capsys,
     pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:])
     assert main(["predict", str(tmp_path / name), "--output", str(tmp_path / "o"), "--model", str(model_file)]) == 1
     assert "has several pages" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "written",
+    ['["/etc/passwd", "../x", "a/../../x", "ours.png"]', "[1]", '{"a": 1}', "3", "[" * 9000, '["a\\u0000"]'],
+)
+def test_the_record_of_a_stranger_names_nothing_outside_the_folder(tmp_path, written):
+    """What it lists may be replaced, and is listed again."""
+    (tmp_path / "run.json").write_text(f'{{"written": {written}}}', encoding="utf-8")
+    assert all(path.resolve().is_relative_to(tmp_path.resolve()) for path in written_before(tmp_path))
+    assert ((tmp_path / "ours.png") in written_before(tmp_path)) == ("ours.png" in written)

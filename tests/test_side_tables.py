@@ -149,3 +149,20 @@ def test_a_damaged_table_is_named(tmp_path, module):
     (tmp_path / module.NAME).write_text("id,group,more\na,b\n")
     with pytest.raises(InputError, match=r"run .*download"):
         module.read(tmp_path)
+
+
+def test_cells_that_no_table_has_are_refused_or_cut_and_never_obeyed(tmp_path, monkeypatch):
+    tables = read(tmp_path, a_metadata=f"id,note\nISIC_1,\x1b[2J\u202e{'x' * 5000}\nISIC_2,a\x07b\n")
+    note = tables.metadata["ISIC_1"]["note"]
+    assert note.startswith(r"\x1b[2J\u202exxx")
+    assert note.isprintable()
+    assert len(note) < 1100
+    assert tables.metadata["ISIC_2"]["note"] == r"a\x07b"
+    with pytest.raises(InputError, match="no table"):
+        read(tmp_path, a_metadata=f"id,note\nISIC_1,{'x' * 200_000}\n")
+    with pytest.raises(InputError) as caught:
+        read(tmp_path, a_metadata=f"id,note\nother,{'x' * 100_000}\n")
+    assert len(str(caught.value)) < 1000
+    monkeypatch.setattr("lesionseg.download.side_tables.LONGEST_TABLE", 10)
+    with pytest.raises(InputError, match="expected a table of at most 10"):
+        read(tmp_path, a_metadata="id,note\nISIC_1,x\n")

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Iterable, Sequence
 
 from lesionseg.common.errors import InputError
+from lesionseg.common.text import printable
 from lesionseg.compare import runs
 from lesionseg.compare.comparison import Comparison, Difference, compare
 from lesionseg.scoring.bootstrap import Resampling
@@ -41,7 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
     print(markdown(HEAD, rows) if arguments.markdown else columns(HEAD, rows))
     print()
     for line in (*images(compared), *notes):
-        print(line)
+        print(printable(line))
 
 
 def images(compared: Comparison) -> Iterable[str]:
@@ -51,7 +52,7 @@ def images(compared: Comparison) -> Iterable[str]:
 
 def _cells(difference: Difference) -> tuple[str, ...]:
     split, score, a, b, _, _, word = difference
-    return (split, score, f"{a:.4f}", f"{b:.4f}", f"{difference.change:+.4f}", interval(difference), word)
+    return (printable(split), score, f"{a:.4f}", f"{b:.4f}", f"{difference.change:+.4f}", interval(difference), word)
 
 
 def interval(difference: Difference) -> str:

@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isnan
+from math import isfinite
 
 import numpy as np
 
@@ -56,7 +56,10 @@ def read(text: str, name: str) -> Table:
     Raises InputError for a file that is no such table: columns missing, a cell that is no number, an image twice.
     """
     reader = csv.DictReader(io.StringIO(text))
-    columns = tuple(reader.fieldnames or ())
+    try:
+        columns, listed = tuple(reader.fieldnames or ()), list(reader)
+    except csv.Error as error:  # a field beyond the module's limit
+        raise InputError(f"{name}: no CSV table ({error}); expected plots/per_image.csv") from None
     if missing := {"split", "id", *SCORES, *IDENTITY} - set(columns):
         raise InputError(
             f"{name}: found the columns {', '.join(columns) or 'of an empty file'}; {', '.join(sorted(missing))} "
@@ -64,8 +67,8 @@ def read(text: str, name: str) -> Table:
         )
     numbers = [*SCORES, *IDENTITY, *(COUNTS if set(COUNTS) <= set(columns) else ())]
     rows, problems = {}, []
-    for line, row in enumerate(reader, start=2):
-        key = (row["split"], row["id"])
+    for line, row in enumerate(listed, start=2):
+        key = (row["split"] or "", row["id"] or "")
         if key in rows:
             problems.append(f"{name}: line {line}: the image {key[1]} of {key[0]} a second time")
         for column in numbers:
@@ -81,6 +84,6 @@ def read(text: str, name: str) -> Table:
 
 def _is_number(cell: str | None) -> bool:
     try:
-        return not isnan(float(cell or ""))
+        return isfinite(float(cell or "nan"))
     except ValueError:
         return False

@@ -15,10 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from lesionseg.common.errors import InputError
+from lesionseg.common.text import printable
 from lesionseg.download.unfetched import unfetched
 
 # A column of groups is one of these, alone or with a word for its number: `patient`, `Patient ID`, `lesion_id`.
 GROUPED = re.compile(r"(group|lesion|patient|subject|case)s?[ _.-]*(id|nr|no|number|code|name|key)?", re.IGNORECASE)
+LONGEST_TABLE = 64 << 20  # bytes
+LONGEST_CELL = 1000  # characters
+SHOWN = 60  # characters of a cell in a message
 UNKNOWN = ("", "-", "?", "na", "n/a", "nan", "none", "null", "unknown")  # in any case: stands alone
 DELIMITERS = ",;\t"
 FORMULA = ("=", "+", "-", "@")  # how a cell begins that a spreadsheet computes
@@ -67,10 +71,10 @@ def _read(path: Path, title: str, names: Mapping[str, str], tables: SideTables) 
     likely = {column: (not GROUPED.fullmatch(column), bool(_OF_IMAGES.search(column))) for column in columns}
     id_column = max(columns, key=lambda column: (known[column], likely[column]))  # the first of equals
     if rows and not known[id_column]:
+        shown = ", ".join(repr(rows[0][column][:SHOWN]) for column in columns)
         raise InputError(
-            f"{path}: no column holds ids of the images; found {', '.join(columns)} with, for instance, "
-            f"{', '.join(repr(rows[0][column]) for column in columns)}, expected ids such as {next(iter(names))!r}; "
-            "rename the file to have it passed over"
+            f"{path}: no column holds ids of the images; found {', '.join(columns)} with, for instance, {shown}, "
+            f"expected ids such as {next(iter(names))!r}; rename the file to have it passed over"
         )
     if heads := [column for column in columns if _id(column, names) is not None]:
         raise InputError(
@@ -111,6 +115,8 @@ def _rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     """(names of the columns, rows of text without space around it)."""
     if reason := unfetched(path):
         raise InputError(f"{path}: {reason.replace('picture', 'table')}")
+    if (size := path.stat().st_size) > LONGEST_TABLE:
+        raise InputError(f"{path}: has {size} bytes, expected a table of at most {LONGEST_TABLE}")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
@@ -139,11 +145,12 @@ def _rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
 
 
 def _text(cell: str) -> str:
-    """A cell without space around it; with an apostrophe before what a spreadsheet would take for a formula.
+    """A cell without space around it, on one line, cut at LONGEST_CELL characters.
 
-    Numbers and a sign alone stay as they are. Cells end up in tables that people open in spreadsheets.
+    What a spreadsheet would take for a formula has an apostrophe before it. Numbers and a sign
+    alone stay as they are. Cells end up in tables that people open in spreadsheets.
     """
-    cell = cell.strip()
+    cell = printable(cell.strip(), LONGEST_CELL)
     return f"'{cell}" if cell[:1] in FORMULA and not _NUMBER.fullmatch(cell) else cell
 
 

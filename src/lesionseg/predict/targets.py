@@ -95,9 +95,13 @@ def outdated(names: Mapping[Path, Path], output: Path, kinds: Iterable[str]) -> 
 
 
 def written_before(output: Path) -> list[Path]:
-    """The files that earlier runs say they wrote to `output`; none where run.json is missing or something else's."""
+    """The files that earlier runs say they wrote to `output`; none where run.json is missing or something else's.
+
+    What it says lies elsewhere is left out."""
     try:
         names = json.loads((output / RECORD).read_text(encoding="utf-8"))["written"]
-        return [output / name for name in (*names, TABLE, RECORD)]
-    except (OSError, ValueError, KeyError, TypeError):
+        files = [output / name for name in (*names, TABLE, RECORD)]
+        inside = output.resolve()
+        return [path for path in files if path.resolve().is_relative_to(inside) and path.is_relative_to(output)]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # a stranger's, in a folder that came unpacked
         return []

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from lesionseg.common.errors import InputError
 from lesionseg.common.files import read_csv
 from lesionseg.formats.processed import EVALUATED
+
+LONGEST_HEADER = 8 << 20  # bytes, of a weights file; 64 networks of each kind have less
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,17 @@ def read_metadata(path: str | Path) -> dict:
     """What a weights file of this project says of its network, from the file's header alone."""
     path = Path(path)
     try:
-        with safe_open(path, "numpy") as file:
-            return json.loads((file.metadata() or {})["lesionseg"])
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > LONGEST_HEADER:
+                raise ValueError(f"a header of {length} bytes, expected at most {LONGEST_HEADER}")
+            said = json.loads(json.loads(file.read(length))["__metadata__"]["lesionseg"])
+        if not isinstance(said, dict) or "network" not in said:
+            raise ValueError("it names no network")
+        return said
     except FileNotFoundError:
         raise InputError(f"{path}: not found; run `dvc repro`") from None
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not weights of this project ({error!r}); run `dvc repro --force train`") from None
 
 
