@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 # DVC's own place, /var/tmp/dvc, may be written by everyone on the machine, and what lies there is unpickled.
 export DVC_SITE_CACHE_DIR ?= $(HOME)/.cache/lesionseg-dvc
-unexport PYTHONHOME PYTHONPATH
+unexport PYTHONHOME PYTHONPATH FOLDER BASE
 ifdef WHEELHOUSE
 export PIP_NO_INDEX := 1
 export PIP_FIND_LINKS := $(abspath $(WHEELHOUSE))
@@ -68,8 +68,9 @@ format: env ## let ruff format the code
 gate: env ## fail if dvc.lock or a result in git does not belong to the code and parameters
 	python tools/gate.py
 
+report: export GIVEN = $(value BASE)
 report: env ## what this branch changes against BASE (origin/main), as in its pull request
-	python tools/pull_request.py $(or $(BASE),origin/main) --pictures .cache/report
+	python tools/pull_request.py "$${GIVEN:-origin/main}" --pictures .cache/report
 
 page: env ## a copy of the report page that names the commit of its results
 	python tools/stamp_report.py
@@ -84,11 +85,13 @@ exp: env ## an experiment with the settings of a file in profiles/: make exp PRO
 merge: env ## after `git merge`: settle dvc.lock, metrics/ and plots/, and run what both sides changed
 	python tools/merge.py
 
+accept: export GIVEN = $(value BASE)
 accept: env ## take a change of code that alters no result into dvc.lock (the tiny run before and after, byte for byte)
-	python tools/accept.py $(BASE)
+	python tools/accept.py $${GIVEN:+"$$GIVEN"}
 
+own: export GIVEN = $(value FOLDER)
 own: env ## make the image-mask pairs in FOLDER=data/mine an input of the pipeline
-	python tools/own.py '$(FOLDER)'
+	python tools/own.py "$$GIVEN"
 
 # torch stands apart: one pin serves the CPU wheel and the CUDA build, which differ in hash and in what they need besides.
 UNHASHED := ^(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z-]+)==

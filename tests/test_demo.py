@@ -92,6 +92,7 @@ def test_bad_photographs_are_one_line(server, photograph, monkeypatch):
     assert "\n" not in json.loads(content)["error"]
     assert ask(server, "POST", "/predict", b"", **ASKED)[0] == 422
     assert ask(server, "GET", "/../server.py")[0] == 404
+    assert ask(server, "POST", "/predict", b"", **ASKED, **{"Content-Length": "9" * 5000})[0] == 411
     monkeypatch.setattr(server_module, "LARGEST", 10)
     assert ask(server, "POST", "/predict", b"x" * 11, **ASKED)[0] == 413
 

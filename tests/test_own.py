@@ -1,6 +1,7 @@
 """`make own`: what it writes into dvc.yaml and what it tells its user to run."""
 
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from conftest import REPOSITORY
 from lesionseg.common.errors import InputError
 from lesionseg.download.tracked import require_tracked
 
@@ -125,3 +127,16 @@ def test_a_pipeline_without_the_stage_is_refused(repository, tmp_path, monkeypat
 def test_the_message_for_an_untracked_folder_can_be_typed(repository):
     with pytest.raises(InputError, match="make own FOLDER='data/pairs \\(1\\)'"):
         require_tracked("download.folder", "data/pairs (1)")
+
+
+@pytest.mark.parametrize("name", ["it's mine (1)", "a; touch sprung", "$(shell touch sprung)", '"`touch sprung`"'])
+@pytest.mark.parametrize(("target", "variable"), [("own", "FOLDER"), ("report", "BASE"), ("accept", "BASE")])
+def test_make_hands_on_a_name_as_it_is(tmp_path, target, variable, name):
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8").replace(": env ##", ": ##")
+    (tmp_path / "Makefile").write_text(makefile, encoding="utf-8")
+    (tmp_path / "tools").mkdir()
+    for tool in ("own", "pull_request", "accept"):
+        (tmp_path / f"tools/{tool}.py").write_text("import sys; print(sys.argv[1])", encoding="utf-8")
+    make = ["make", "--silent", target, f"{variable}={name}"]
+    assert subprocess.run(make, cwd=tmp_path, capture_output=True, text=True, check=True).stdout == f"{name}\n"
+    assert not (tmp_path / "sprung").exists()

@@ -7,6 +7,7 @@ points here), a photograph must come with a header that a foreign page may not s
 import base64
 import io
 import json
+import sys
 import tempfile
 import threading
 from http import HTTPStatus
@@ -45,13 +46,18 @@ class Server(ThreadingHTTPServer):
         self.hosts = {f"{name}:{self.server_port}" for name in (LOOPBACK, "localhost")}
         self.address = f"http://{LOOPBACK}:{self.server_port}/"
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Nothing of a browser that went away; of anything else, what happened."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
     def answer(self, photograph: bytes) -> dict:
         """What the page shows of an encoded photograph; ImageError where it is none."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "photograph")
             path.write_bytes(photograph)
-            picture, (width, height) = read_rgb(path)
             with self.turn:  # one photograph at a time
+                picture, (width, height) = read_rgb(path)
                 [segmentation] = self.model.segment([read_rgb(path, self.model.image_size)])
         mask = segmentation.mask
         return {
@@ -84,8 +90,8 @@ class Handler(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length", "")
         if self.path != "/predict" or self.headers.get("X-Lesionseg") != "photograph":
             self._say(HTTPStatus.FORBIDDEN, {"error": "only the page itself may send photographs"})
-        elif not length.isdecimal():
-            self._say(HTTPStatus.LENGTH_REQUIRED, {"error": "Content-Length is missing"})
+        elif not (length.isdecimal() and len(length) < 20):
+            self._say(HTTPStatus.LENGTH_REQUIRED, {"error": "Content-Length is missing or no number"})
         elif int(length) > LARGEST:
             self._say(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"error": f"larger than {LARGEST >> 20} MiB"})
         else:
