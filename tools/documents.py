@@ -20,12 +20,12 @@ class _Loader(yaml.SafeLoader):
     """SafeLoader without aliases, of which a few lines can stand for more than memory holds, and without a key that is
     there twice, of which readers of YAML take now the first, now the last."""
 
-    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node | None:
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError(f"the alias *{self.peek_event().anchor}: aliases are not read here")
         return super().compose_node(parent, index)
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         for name, times in Counter(str(key.value) for key, _ in node.value).items():
             if times > 1:
