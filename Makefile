@@ -117,7 +117,7 @@ wheelhouse: env ## all packages into wheelhouse/, for `make env WHEELHOUSE=wheel
 	$(BIN)/python -m pip download --quiet --dest wheelhouse -r requirements-torch.lock
 
 audit: env ## known weaknesses of the pinned packages (needs the network)
-	pip-audit --no-deps --disable-pip --requirement requirements.lock --requirement requirements-dev.lock
+	pip-audit --strict --no-deps --disable-pip --requirement requirements.lock --requirement requirements-dev.lock
 
 licences: env ## fail where a package's licence would bind this project; those named are tools of DVC, not linked to
 	pip-licenses --from=mixed --partial-match --fail-on="AGPL;Affero;GPLv3;General Public License v3" >/dev/null
