@@ -166,7 +166,8 @@ def linger(folder: str) -> None:
 def test_processes_end_with_the_one_that_started_them(tmp_path):
     """`kill -9` of the stage leaves nobody behind who would go on writing."""
     code = f"import test_distributed as t, functools; t.launch(functools.partial(t.linger, {str(tmp_path)!r}), 2)"
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    here = Path(__file__).parent
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(here), str(here.parent / "src")])}
     parent = subprocess.Popen([sys.executable, "-c", f"if __name__ == '__main__':\n {code}"], env=environment)
     files = [tmp_path / "0.pid", tmp_path / "1.pid"]
     deadline = time.monotonic() + 200
