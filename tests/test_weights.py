@@ -189,3 +189,23 @@ def test_damaged_metadata(tmp_path, network, entry):
     save_file(network.state_dict(), tmp_path / "w", {weights.FORMAT: entry})
     with pytest.raises(InputError, match="w: its metadata"):
         weights.load(tmp_path / "w")
+
+
+def test_only_one_member_is_laid_out_before_the_file_is_known_to_hold_them_all(tmp_path, network, monkeypatch):
+    """64 networks of the widest kind take minutes."""
+    built = []
+    build = weights.build_network
+    monkeypatch.setattr(weights, "build_network", lambda *named: built.append(named) or build(*named))
+    weights.save(tmp_path / "w", network.state_dict(), METADATA | {"members": 64})
+    with pytest.raises(InputError, match=r"missing: members\.0\."):
+        weights.load(tmp_path / "w")
+    assert built == [("unet", 4, 1)]
+
+
+def test_a_header_longer_than_any_of_ours_is_refused_unread(tmp_path):
+    path = tmp_path / "w"
+    with path.open("wb") as file:
+        file.write((9 << 20).to_bytes(8, "little"))
+        file.truncate(10 << 20)
+    with pytest.raises(InputError, match="a header of 9437184 bytes, expected at most 8388608"):
+        weights.load(path)

@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 
 def decoded(path: str) -> np.ndarray:
     """The photograph as uint8 (height, width, 3) RGB, turned as its EXIF data says."""
-    with Image.open(path) as image:
+    with Image.open(path, formats=("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP")) as image:
         return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
 

@@ -18,6 +18,7 @@ TRAINED_FILE, MODEL_FILE = "weights.safetensors", "model.safetensors"  # in the 
 FORMAT = "lesionseg"  # marks a file as ours
 MOST_MEMBERS = 64  # of an ensemble
 WIDEST = 1024  # base width
+LONGEST_HEADER = 8 << 20  # bytes; 64 networks of each kind have less
 DTYPES = {torch.float32: "F32", torch.int64: "I64"}  # of parameters and buffers, as safetensors writes them
 Metadata = dict[str, Any]  # what JSON gives back
 
@@ -50,10 +51,12 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Modul
     """
     path = Path(path)
     try:
+        _require_short_header(path)
         with safe_open(path, "pt") as file:
             metadata, architecture = _metadata(path, file.metadata() or {})
-            network = _without_storage(path, architecture)
-            _require_fit(path, file, network, architecture)
+            member = _without_storage(path, architecture._replace(members=1))
+            _require_fit(path, file, member, architecture)  # before as many are laid out as the file says
+            network = _without_storage(path, architecture) if architecture.members > 1 else member
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except FileNotFoundError:
         raise InputError(f"{path}: not found; train first: `dvc repro train`, or `dvc pull` it") from None
@@ -108,10 +111,22 @@ def _without_storage(path: Path, named: Architecture) -> nn.Module:
         ) from None
 
 
-def _require_fit(path: Path, file: safe_open, network: nn.Module, named: Architecture) -> None:
-    """Hold the names, shapes and types of the tensors in the file against those of the network, before one is read."""
+def _require_short_header(path: Path) -> None:
+    """safetensors takes 100 MB of JSON, which become gigabytes."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > LONGEST_HEADER and length < path.stat().st_size:  # else it is none, which safetensors says
+        raise InputError(f"{path}: found a header of {length} bytes, expected at most {LONGEST_HEADER}; train again")
+
+
+def _require_fit(path: Path, file: safe_open, member: nn.Module, named: Architecture) -> None:
+    """Hold the names, shapes and types of the tensors in the file against those of its members, before one is read."""
+    prefixes = [f"members.{number}." for number in range(named.members)] if named.members > 1 else [""]
+    tensors = member.state_dict(keep_vars=True)
     expected = {
-        name: (list(tensor.shape), DTYPES[tensor.dtype]) for name, tensor in network.state_dict(keep_vars=True).items()
+        f"{prefix}{name}": (list(tensor.shape), DTYPES[tensor.dtype])
+        for prefix in prefixes
+        for name, tensor in tensors.items()
     }
     found = {}
     for name in file.keys():  # noqa: SIM118 (no mapping)
