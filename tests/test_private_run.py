@@ -1,5 +1,7 @@
 """Own photographs under profiles/private.txt: after a whole run nothing of them is in what git has or would take."""
 
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,7 +16,7 @@ TELLING = ("Mustermann", "Sauerbruch", "Musterstadt")  # in names of files, and 
 
 def test_no_name_and_no_picture_is_in_any_file_that_git_has_or_would_take(tmp_path):
     clone = clone_repository(tmp_path / "clone")
-    own = clone.root / "data/own"
+    own = clone.root / "data/mine"
     (own / "images").mkdir(parents=True)
     (own / "masks").mkdir()
     rows = []
@@ -29,8 +31,10 @@ def test_no_name_and_no_picture_is_in_any_file_that_git_has_or_would_take(tmp_pa
         "\n".join(["id,patient", *(row.replace("Dr. ", "").rpartition(",")[0] + row[-1] for row in rows), ""]),
         encoding="utf-8",
     )
-    settings = ["-S", "download.source=folder", *overlay("tiny.txt"), *overlay("private.txt")]
-    clone.dvc("exp", "run", *settings)
+    settings = [*overlay("tiny.txt"), *overlay("private.txt"), "-S", "download.source=folder"]  # after tiny's synthetic
+    clone.run(sys.executable, "tools/own.py", "data/mine")
+    clone.run("git", "commit", "--all", "--quiet", "--message", "my photographs")
+    clone.dvc("exp", "run", *settings, "-S", "download.folder=data/mine")
     for table, word in (("names.csv", "Mustermann"), ("metadata.csv", "Sauerbruch")):  # they were there to leak
         assert word in (clone.root / "data/raw" / table).read_text(encoding="utf-8")
     clone.run("git", "add", "--all")  # what a user commits
