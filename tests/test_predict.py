@@ -93,7 +93,10 @@ def test_a_model_that_was_not_evaluated_says_so_and_has_the_defaults(world, phot
     assert not (loaded := lesionseg.load(root / "models/trained", "cpu")).evaluated
     assert loaded.settings == Settings()
     assert main(["predict", str(photographs), "--output", str(tmp_path), "--model", str(root / "models/trained")]) == 0
-    assert "weights.safetensors holds no settings" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "weights.safetensors holds no settings" in said
+    done = len(list(tmp_path.glob("*_segmentation.png")))
+    assert f"predict: {done} of {done} photographs, in {tmp_path}" in said
 
 
 def test_an_option_replaces_one_setting_of_the_model(photographs, tmp_path, network):

@@ -100,6 +100,7 @@ def run(options: argparse.Namespace) -> None:
         if options.outlines:
             write_coco(options.output / COCO, outlined(wanted, outcome))
         save_record()
+    print(f"predict: {len(outcome.finished)} of {len(names)} photographs, in {printable(str(options.output))}")
     if options.truth:
         say_scores(scored(options.truth, len(names), outcome))
     if outcome.problems:
@@ -257,5 +258,5 @@ def say_scores(scores: dict) -> None:
         print(f"predict: photographs without a true mask that can be compared: {scores['not_scored']}")
     for kind, over in (("pooled", "all pixels"), ("per_image_mean", "mean over photographs")):
         if kind in scores:
-            figures = ", ".join(f"{name} {value:.4f}" for name, value in scores[kind].items())
-            print(f"predict: {figures} ({over}, {scores['scored']} photographs, native size)")
+            values = ", ".join(f"{name} {value:.4f}" for name, value in scores[kind].items())
+            print(f"predict: {values} ({over}, {scores['scored']} photographs, native size)")
