@@ -5,31 +5,21 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import lesionseg
 from lesionseg import Settings
 from lesionseg.__main__ import main
 from lesionseg.common.errors import InputError
-from lesionseg.networks import build_network, weights
-from tiny_data import run_stage, write_data, write_model
+from lesionseg.networks import weights
+from tiny_data import run_stage, write_data, write_model, write_undecided_model
 
 SIZE = 64
 
 
 @pytest.fixture(scope="module")
 def model_file(tmp_path_factory):
-    torch.manual_seed(3)
-    network = build_network("unet", 2).train()
-    noise = torch.rand(8, 3, SIZE, SIZE)
-    for _ in range(30):
-        network(noise)  # running statistics, so that its logits vary about their mean
-    with torch.no_grad():
-        network.head.bias -= network.eval()(noise).mean()
-    path = tmp_path_factory.mktemp("model") / "weights.safetensors"
-    weights.save(path, network.state_dict(), {"network": "unet", "base_width": 2, "image_size": SIZE})
-    return path
+    return write_undecided_model(tmp_path_factory.mktemp("model") / "weights.safetensors", SIZE, images=8)
 
 
 @pytest.fixture(scope="module")

@@ -6,17 +6,16 @@ import json
 import cv2
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from sklearn.metrics import f1_score, jaccard_score
 
 from lesionseg.__main__ import main
-from lesionseg.networks import build_network, weights
 from lesionseg.predict import command
 from lesionseg.predict.lesions import components
 from lesionseg.predict.pictures import overlay, write_png
 from lesionseg.predict.rings import filled
 from lesionseg.predict.targets import written_before
+from tiny_data import write_undecided_model
 
 SIZE = 32
 SIZES = {"a.jpg": (150, 100), "b.png": (40, 90), "deep/c.bmp": (64, 64), "d.png": (31, 33)}
@@ -24,16 +23,7 @@ SIZES = {"a.jpg": (150, 100), "b.png": (40, 90), "deep/c.bmp": (64, 64), "d.png"
 
 @pytest.fixture(scope="module")
 def model_file(tmp_path_factory):
-    torch.manual_seed(3)
-    network = build_network("unet", 2).train()
-    noise = torch.rand(4, 3, SIZE, SIZE)
-    for _ in range(30):
-        network(noise)
-    with torch.no_grad():
-        network.head.bias -= network.eval()(noise).mean()
-    path = tmp_path_factory.mktemp("model") / "weights.safetensors"
-    weights.save(path, network.state_dict(), {"network": "unet", "base_width": 2, "image_size": SIZE})
-    return path
+    return write_undecided_model(tmp_path_factory.mktemp("model") / "weights.safetensors", SIZE, images=4)
 
 
 @pytest.fixture(scope="module")

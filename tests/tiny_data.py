@@ -145,3 +145,16 @@ def run_stage(root: Path, stage: str, runtime: dict | None = None, **changes) ->
     finally:
         sys.path.remove(str(REPOSITORY / "stages"))
         os.chdir(here)
+
+
+def write_undecided_model(path: Path, size: int, images: int) -> Path:
+    """A network that is trained on nothing, written to `path`: its logits vary about 0 on `images` squares of noise."""
+    torch.manual_seed(3)
+    network = build_network("unet", 2).train()
+    noise = torch.rand(images, 3, size, size)
+    for _ in range(30):
+        network(noise)  # running statistics, so that its logits vary about their mean
+    with torch.no_grad():
+        network.head.bias -= network.eval()(noise).mean()
+    weights.save(path, network.state_dict(), {"network": "unet", "base_width": 2, "image_size": size})
+    return path
