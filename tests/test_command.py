@@ -11,7 +11,10 @@ import lesionseg
 from lesionseg.__main__ import COMMANDS, main
 from tiny_data import REPOSITORY
 
-HEAVY = ("torch", "cv2", "numpy", "PIL", "dvc", "matplotlib", "pydantic")
+HEAVY = (
+    *("torch", "numpy", "scipy", "sklearn", "pandas", "cv2", "PIL", "matplotlib", "safetensors", "tqdm"),
+    *("onnx", "onnxruntime", "dvc", "pydantic", "yaml", "requests"),
+)
 
 
 @pytest.mark.parametrize(
@@ -20,7 +23,7 @@ HEAVY = ("torch", "cv2", "numpy", "PIL", "dvc", "matplotlib", "pydantic")
         "import lesionseg",
         *(
             f"from lesionseg.__main__ import main\ntry: main({words})\nexcept SystemExit: pass"
-            for words in (["--help"], ["predict", "--help"])
+            for words in (["--help"], ["--version"], *([name, "--help"] for name in COMMANDS))
         ),
     ],
 )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lesionseg.common.errors import InputError
-from lesionseg.compare import command, runs
+from lesionseg.compare import options, runs
 from lesionseg.compare.comparison import compare, lower_is_better
 from lesionseg.compare.table import read
 from lesionseg.scoring.bootstrap import Resampling
@@ -191,9 +191,9 @@ def git(*arguments):
 
 def test_revisions_experiments_and_folders_are_runs(repository, capsys):
     parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
+    options.add_arguments(parser)
     for line in (["wiry-stag", "better"], ["HEAD~1"], [".", str(repository / "plots/per_image.csv")]):
-        command.run(parser.parse_args(line))
+        options.run(parser.parse_args(line))
     printed = capsys.readouterr().out
     assert printed.count("better\n") >= 2
     assert "val: compared on 12 images." in printed
@@ -204,8 +204,8 @@ def test_revisions_are_compared_where_dvc_is_not_installed(repository, capsys, m
     """As after `pip install lesionseg` without an extra."""
     monkeypatch.setitem(sys.modules, "dvc", None)
     parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
-    command.run(parser.parse_args(["HEAD~1", "better"]))
+    options.add_arguments(parser)
+    options.run(parser.parse_args(["HEAD~1", "better"]))
     printed = capsys.readouterr().out
     assert "better\n" in printed
     assert "What HEAD~1 was trained on is not known here" in printed

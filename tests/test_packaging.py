@@ -40,7 +40,7 @@ def test_the_base_is_what_prediction_imports():
 
 def test_base_and_pipeline_are_what_the_stages_the_commands_and_the_tools_import():
     code = [*(REPOSITORY / "stages").glob("*.py"), *(REPOSITORY / "tools").glob("*.py")]
-    code += [REPOSITORY / "src/lesionseg/compare/command.py"]
+    code += [REPOSITORY / "src/lesionseg/compare/options.py"]
     assert imported(*code) - OURS - WITH_ANOTHER == BASE | PIPELINE
     assert not BASE & PIPELINE
 

@@ -12,12 +12,13 @@ from lesionseg.common.errors import InputError
 from lesionseg.common.text import printable
 
 # name -> (module, its line in `lesionseg --help`). A module has `add_arguments(parser)` and `run(options)`, which
-# raises InputError for what the user can mend. It is imported when its command is named, and loads torch in `run`.
+# raises InputError for what the user can mend. It is imported when its command is named; NumPy, torch and the like are
+# imported in `run`, so that help is quick.
 COMMANDS = {
     "predict": ("lesionseg.predict.options", "draw the lesion in photographs of your own"),
     "export": ("lesionseg.export.command", "write a model as an ONNX file, from photograph to mask"),
     "demo": ("lesionseg.demo.command", "a page on this machine to drop photographs on"),
-    "compare": ("lesionseg.compare.command", "tell whether one run is better than another, image by image"),
+    "compare": ("lesionseg.compare.options", "tell whether one run is better than another, image by image"),
 }
 
 

@@ -11,22 +11,11 @@ from lesionseg.scoring.bootstrap import Resampling
 
 SAMPLES, SEED = 2000, 0  # resamples of an interval, and what draws them
 HEAD = ("split", "score", "A", "B", "change", "95 % interval", "B is")
-DESCRIPTION = """\
-Compare two runs on the images both were evaluated on: each score of A and B, the difference B - A with its paired
-95 % interval (duplicate groups are resampled), and a word: better, worse, within noise. A and B are folders (`.` is
-this one), git revisions or DVC experiments; from a clone without data, revisions work as well."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = DESCRIPTION
-    parser.add_argument("a", metavar="A", help="the run compared with: a folder, a git revision or an experiment")
-    parser.add_argument("b", metavar="B", nargs="?", default=".", help="the run of interest; default: this folder")
-    parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
-
-
-def run(arguments: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> None:
     """Print the comparison; InputError where a run cannot be read or the two share no image."""
-    a, b = runs.read(arguments.a), runs.read(arguments.b)
+    a, b = runs.read(options.a), runs.read(options.b)
     trained_on = {each.table.name: each.trained_on for each in (a, b)}
     compared = compare(a.table, b.table, Resampling(SAMPLES, SEED), trained_on)
     notes = compared.notes + [
@@ -36,10 +25,10 @@ def run(arguments: argparse.Namespace) -> None:
         if ids is None
     ]
     if not compared.differences:
-        raise InputError([f"{arguments.a} and {arguments.b} share no image that can be compared", *notes])
-    print(f"A: {arguments.a}\nB: {arguments.b}\n")
+        raise InputError([f"{options.a} and {options.b} share no image that can be compared", *notes])
+    print(f"A: {options.a}\nB: {options.b}\n")
     rows = [_cells(each) for each in compared.differences]
-    print(markdown(HEAD, rows) if arguments.markdown else columns(HEAD, rows))
+    print(markdown(HEAD, rows) if options.markdown else columns(HEAD, rows))
     print()
     for line in (*images(compared), *notes):
         print(printable(line))
