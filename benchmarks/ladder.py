@@ -5,14 +5,18 @@
 FOLDER holds image-mask pairs (docs/data-own.md); the word isic2018 in its place fetches the official archives, whose
 rungs are kept under names of their own, such as quick-3-isic2018. Every rung starts from the committed parameters, adds
 the settings of its profile and then its own, and runs up to `evaluate`; data and models go into this repository's
-cache, so that rungs share what they have in common. A rung that was killed goes on where it stopped. One that is
-in docs/results/ already is not run again. What is recorded as core-minutes is the CPU time of the stage `train`, which
-other load on the machine hardly changes. At the end the table of all rungs is printed (python tools/results.py table).
+cache, so that rungs share what they have in common. A rung with `without` leaves a group of metadata.csv out of the
+training images and divides the others as a run in docs/results/ did, so that the two compare on the same test images.
+A rung that was killed goes on where it stopped. One that is in docs/results/ already is not run again. What is recorded
+as core-minutes is the CPU time of the stage `train`, which other load on the machine hardly changes. At the end the
+table of all rungs is printed (python tools/results.py table).
 """
 
 import argparse
+import csv
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -39,6 +43,8 @@ def climb(name: str, rung: Mapping, photographs: str, clone: Path) -> None:
     """Run one rung in the clone and keep what it gave."""
     run(clone, "git", "checkout", "--quiet", "--force", "HEAD")
     source = [f"download.source={OFFICIAL}"]
+    if group := rung.get("without"):
+        photographs = str(without(group, Path(photographs), clone.with_name(f"{name}-pairs")))
     if photographs != OFFICIAL:
         run(clone, sys.executable, "tools/own.py", photographs)
         source = ["download.source=folder", f"download.folder={photographs}"]
@@ -54,6 +60,25 @@ def climb(name: str, rung: Mapping, photographs: str, clone: Path) -> None:
 
 OFFICIAL = "isic2018"
 DVC = (sys.executable, "-m", "dvc")
+
+
+def without(group: Mapping, photographs: Path, target: Path) -> Path:
+    """A copy of the pairs, divided as in the run `splits_of`, whose train/ lacks the images of `value` in `column`."""
+    with open(photographs / "metadata.csv", encoding="utf-8", newline="") as file:
+        members = {row["id"] for row in csv.DictReader(file) if row[group["column"]] == group["value"]}
+    with open(results.RUNS / group["splits_of"] / "splits.csv", encoding="utf-8", newline="") as file:
+        splits = {row["id"]: row["split"] for row in csv.DictReader(file)}
+    shutil.rmtree(target, ignore_errors=True)
+    for path in sorted(photographs.rglob("*.*")):
+        name = path.stem.removesuffix("_segmentation")
+        split = splits.get(name)
+        if split is None or (split == "train" and name in members):
+            continue
+        folder = target / split / path.parent.relative_to(photographs)
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, folder)
+    shutil.copy(photographs / "metadata.csv", target)
+    return target
 
 
 def run(folder: Path, *command: str) -> None:
@@ -90,8 +115,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown := set(given.rung) - rungs.keys():
         parser.error(f"{', '.join(sorted(unknown))}: not in {given.rungs}, which has {', '.join(rungs)}")
     official = given.folder == OFFICIAL
+    chosen = given.rung or [name for name, rung in rungs.items() if not (official and "without" in rung)]
+    if official and (divided := [name for name in chosen if "without" in rungs[name]]):
+        parser.error(f"{', '.join(divided)}: needs a FOLDER with metadata.csv, which the official archives lack")
     photographs = OFFICIAL if official else str(Path(given.folder).expanduser().absolute())
-    wanted = {f"{name}-{OFFICIAL}" if official else name: rungs[name] for name in given.rung or rungs}
+    wanted = {f"{name}-{OFFICIAL}" if official else name: rungs[name] for name in chosen}
     clone = cloned(given.work.absolute())
     for name, rung in wanted.items():
         if not (results.RUNS / name / "run.yaml").is_file():

@@ -70,7 +70,7 @@ def test_a_rung_is_its_profile_and_then_its_own_settings(ladder):
     rungs = yaml.safe_load((REPOSITORY / "benchmarks/ladder.yaml").read_text("utf-8"))
     parameters = yaml.safe_load((REPOSITORY / "params.yaml").read_text("utf-8"))
     for name, rung in rungs.items():
-        assert set(rung) <= {"change", "profile", "settings"}, name
+        assert set(rung) <= {"change", "profile", "settings", "without"}, name
         for setting in ladder.settings(rung):
             group, key = setting.partition("=")[0].split(".")
             assert key in parameters[group], f"{name}: {setting}"
@@ -96,6 +96,33 @@ def test_a_rung_that_is_kept_is_not_run_again(ladder, tmp_path, monkeypatch, cap
     with pytest.raises(SystemExit):
         ladder.main([str(tmp_path), "c", "--rungs", str(tmp_path / "ladder.yaml")])
     assert "c: not in" in capsys.readouterr().err
+
+
+def test_a_group_is_left_out_of_the_training_images_alone(ladder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(ladder.results, "RUNS", tmp_path)
+    (tmp_path / "before").mkdir()
+    (tmp_path / "before/splits.csv").write_text("id,split\na,train\nb,train\nc,val\nd,test\n", encoding="utf-8")
+    photographs = tmp_path / "photographs"
+    for name in ("a.jpg", "a_segmentation.png", "b.jpg", "b_segmentation.png", "c.jpg", "d.jpg", "unknown.jpg"):
+        (photographs / name[-3:]).mkdir(parents=True, exist_ok=True)
+        (photographs / name[-3:] / name).touch()
+    table = "id,diagnosis\na,naevus\nb,melanoma\nc,melanoma\nd,melanoma\n"
+    (photographs / "metadata.csv").write_text(table, encoding="utf-8")
+    group = {"column": "diagnosis", "value": "melanoma", "splits_of": "before"}
+    for _ in range(2):  # again: the copy of the first time is replaced
+        copy = ladder.without(group, photographs, tmp_path / "copy")
+    files = {path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file()}
+    assert files == {
+        "metadata.csv",
+        "train/jpg/a.jpg",
+        "train/png/a_segmentation.png",
+        "val/jpg/c.jpg",
+        "test/jpg/d.jpg",
+    }
+    (tmp_path / "ladder.yaml").write_text("a: {change: one, without: {}}\n", encoding="utf-8")
+    with pytest.raises(SystemExit):
+        ladder.main(["isic2018", "a", "--rungs", str(tmp_path / "ladder.yaml")])
+    assert "a: needs a FOLDER with metadata.csv" in capsys.readouterr().err
 
 
 def test_what_is_kept_of_a_run_names_no_place_on_the_machine(tmp_path, monkeypatch):
