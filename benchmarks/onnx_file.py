@@ -16,7 +16,7 @@ import onnxruntime
 import torch
 
 import lesionseg
-from lesionseg.export.graph import build
+from lesionseg.export.graph import build_graph
 from lesionseg.images.decoding import read_rgb
 
 
@@ -27,7 +27,7 @@ def main(model_path: str, named: list[str]) -> None:
     model = lesionseg.load(model_path, "cpu")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    content = build(model).SerializeToString()
+    content = build_graph(model).SerializeToString()
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
     def exported(path: Path) -> np.ndarray:

@@ -96,7 +96,7 @@ def test_writer_keeps_the_rows_asked_for(tmp_path, rows):
     with ArrayWriter(tmp_path / "a.npy", (6,)) as writer:
         for row in content:
             writer.append(row)
-        writer.keep(rows)
+        writer.select_rows(rows)
     np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), content[rows])
 
 

@@ -25,7 +25,7 @@ from lesionseg.download import isic2018
 from lesionseg.download.archive import TAIL, crc32, read_directory
 from lesionseg.download.http_range import RetryPolicy
 from lesionseg.download.isic2018 import SETS
-from lesionseg.download.subset import choose
+from lesionseg.download.subset import choose_subset
 from lesionseg.formats import manifest
 from loopback import Fault, Server
 
@@ -97,7 +97,7 @@ def test_pairs_are_the_members_of_the_archives_and_the_rows_describe_them(fetch,
 def test_limit_and_seed_choose_the_training_pairs(fetch, server):
     everything = names(range(30))
     for limit, seed in ((1, 0), (6, 0), (6, 1), (29, 0)):
-        assert [pair.id for pair in fetch(server.url, limit, seed=seed)] == choose(everything, limit, seed)
+        assert [pair.id for pair in fetch(server.url, limit, seed=seed)] == choose_subset(everything, limit, seed)
     with pytest.raises(InputError, match=r"download\.limit: found 31, but the source has 30 pairs"):
         fetch(server.url, 31)
 
@@ -107,7 +107,7 @@ def test_limit_and_seed_choose_the_training_pairs(fetch, server):
 )
 def test_the_official_test_set_comes_whole_and_marked(fetch, server, test_set, numbers):
     pairs = fetch(server.url, 4, test_set=test_set)
-    assert [pair.id for pair in pairs if pair.subset == "training"] == choose(names(range(30)), 4, 0)
+    assert [pair.id for pair in pairs if pair.subset == "training"] == choose_subset(names(range(30)), 4, 0)
     assert [pair.id for pair in pairs if pair.subset == test_set] == names(numbers)
     assert len(pairs) == 4 + len(numbers)
 
@@ -167,7 +167,7 @@ def test_a_larger_limit_another_test_set_and_another_seed_fetch_only_the_differe
     assert server.sent - before == directories, "nothing but the directories again"
     before = server.sent
     pairs = fetch(server.url, 9)
-    new = set(choose(names(range(30)), 9, 0)) - set(choose(names(range(30)), 6, 0))
+    new = set(choose_subset(names(range(30)), 9, 0)) - set(choose_subset(names(range(30)), 6, 0))
     assert server.sent - before == directories + sum(member_costs(new))
     assert len(pairs) == 9
 
@@ -279,7 +279,7 @@ def test_what_is_kept_is_not_trusted_blindly(fetch, server, harm):
 
 def test_an_archive_that_changed_between_runs_is_read_anew(fetch, server):
     """Of the old archive only members that are the same, byte for byte, may serve."""
-    chosen = choose(names(range(30)), 6, 0)
+    chosen = choose_subset(names(range(30)), 6, 0)
     fetch(server.url)
     new = photograph(999)
     server.files[IMAGES] = rebuilt(IMAGES, {f"{chosen[0]}.jpg": new})
@@ -294,7 +294,9 @@ def test_an_archive_that_changed_between_runs_is_read_anew(fetch, server):
 
 def test_an_archive_that_changes_while_it_is_read_stops_the_run(fetch, server):
     """Of another size by the first answer, of the same by the sum of the member."""
-    chosen = max(choose(names(range(30)), 6, 0))  # the last one asked for: the answer to the first is still the old
+    chosen = max(
+        choose_subset(names(range(30)), 6, 0)
+    )  # the last one asked for: the answer to the first is still the old
 
     def become(content: bytes):
         def fault(request, index):
@@ -332,7 +334,7 @@ def test_the_sum_of_each_file_is_written_down_and_held_against_what_comes_later(
     assert set(written.splitlines()) < set(grown.splitlines())
 
     # another file under the same name, with a directory that agrees with it and a length that is the same
-    chosen = choose(names(range(30)), 6, 0)[0]
+    chosen = choose_subset(names(range(30)), 6, 0)[0]
     old, length = photograph(int(chosen[5:])), len(server.files[IMAGES])
     server.files[IMAGES] = rebuilt(IMAGES, {f"{chosen}.jpg": old[:-1] + b"?"})
     assert len(server.files[IMAGES]) == length
@@ -488,7 +490,7 @@ def test_the_second_host_takes_over_where_the_first_one_fails(fetch, server, mon
 
 
 def test_a_host_whose_copy_is_damaged_is_made_up_for_by_the_second(fetch, server, monkeypatch):
-    chosen = choose(names(range(30)), 6, 0)[2]
+    chosen = choose_subset(names(range(30)), 6, 0)[2]
     spoiled = bytearray(FILES[IMAGES])
     spoiled[spoiled.index(photograph(int(chosen[5:]))) + 50] ^= 1
     with Server(FILES | {IMAGES: bytes(spoiled)}) as first:
@@ -590,7 +592,7 @@ def test_no_network_is_one_message(fetch):
 
 
 def test_a_wrong_body_is_named_and_the_rest_is_kept(fetch, server):
-    chosen = choose(names(range(30)), 6, 0)[3]
+    chosen = choose_subset(names(range(30)), 6, 0)[3]
     spoiled = bytearray(FILES[IMAGES])
     spoiled[spoiled.index(photograph(int(chosen[5:]))) + 50] ^= 1
     server.files[IMAGES] = bytes(spoiled)
@@ -672,7 +674,7 @@ def test_the_stage_hands_every_parameter_on(server, tmp_path):
     assert done.returncode == 0, done.stderr
     first = outputs()
     pairs = manifest.read(tmp_path / "data/raw")
-    assert [pair.id for pair in pairs if pair.subset == "training"] == choose(names(range(30)), 5, 3)
+    assert [pair.id for pair in pairs if pair.subset == "training"] == choose_subset(names(range(30)), 5, 3)
     assert [pair.id for pair in pairs if pair.subset == "validation"] == names(range(100, 105))
     assert {"ATTRIBUTION.txt", "LICENSE.txt", "manifest.csv"} <= set(first)
     (tmp_path / "mine").mkdir()

@@ -12,7 +12,7 @@ from PIL import Image
 from lesionseg.common.errors import InputError
 from lesionseg.download import synthetic
 from lesionseg.download.dermoscopy import draw
-from lesionseg.download.subset import choose
+from lesionseg.download.subset import choose_subset
 from lesionseg.download.synthetic import fetch
 
 
@@ -81,7 +81,7 @@ def test_another_seed_draws_other_images(tmp_path):
 
 def test_a_limit_keeps_the_chosen_images_as_they_were(tmp_path):
     every, some = fetched(tmp_path / "every", count=6), fetched(tmp_path / "some", count=6, limit=2)
-    chosen = choose([pair.id for pair in every], 2, seed=0)
+    chosen = choose_subset([pair.id for pair in every], 2, seed=0)
     assert some == [pair for pair in every if pair.id in chosen]
     assert contents(tmp_path / "some").items() < contents(tmp_path / "every").items()
 

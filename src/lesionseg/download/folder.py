@@ -24,7 +24,7 @@ from lesionseg.download import pseudonyms
 from lesionseg.download.labels import Labels
 from lesionseg.download.layout import Layout, Located, counted, find
 from lesionseg.download.side_tables import read_side_tables
-from lesionseg.download.subset import choose
+from lesionseg.download.subset import choose_subset
 from lesionseg.formats import groups, metadata, notices
 from lesionseg.formats.manifest import Pair
 from lesionseg.images.decoding import ImageError, decode
@@ -59,7 +59,7 @@ def fetch(
     layout = find(folder, reading.mask_suffix)
     _check_not_exchanged(folder, layout.pairs)
     tables = read_side_tables(folder, {path: _names(layout, path.parent) for path in layout.tables})
-    chosen = choose(layout.pairs, limit, seed)
+    chosen = choose_subset(layout.pairs, limit, seed)
     for name in ("images", "masks"):
         (target / name).mkdir()
     ids = _pseudonyms(target, layout, chosen, workers) if reading.private else dict(zip(chosen, chosen, strict=True))

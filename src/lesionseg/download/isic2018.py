@@ -30,7 +30,7 @@ from lesionseg.download import sums
 from lesionseg.download.archive import LocalFile, Member, Unpacked, extract, read_directory
 from lesionseg.download.http_range import RemoteFile, RetryPolicy, TransferError
 from lesionseg.download.store import Store
-from lesionseg.download.subset import choose
+from lesionseg.download.subset import choose_subset
 from lesionseg.formats.manifest import Pair
 from lesionseg.images.header import oriented_size
 
@@ -296,7 +296,7 @@ def _plan(opened: Mapping[str, tuple[_Source, _Source]], choice: Choice, sets: M
         seen |= matched
         if problems:
             continue
-        chosen = choose(matched, choice.limit, choice.seed) if subset == "training" else sorted(matched)
+        chosen = choose_subset(matched, choice.limit, choice.seed) if subset == "training" else sorted(matched)
         parts.append((images, [*(image[name] for name in chosen), *_notices(images)]))
         parts.append((masks, [*(mask[name] for name in chosen), *_notices(masks)]))
         pairs += [(subset, name, (images.archive, image[name]), (masks.archive, mask[name])) for name in chosen]

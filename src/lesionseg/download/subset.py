@@ -6,7 +6,7 @@ from collections.abc import Collection
 from lesionseg.common.errors import InputError
 
 
-def choose(ids: Collection[str], limit: int | None, seed: int) -> list[str]:
+def choose_subset(ids: Collection[str], limit: int | None, seed: int) -> list[str]:
     """Return `limit` of the distinct `ids` (None: all), sorted.
 
     The ids are ranked by the SHA-256 of `<seed>:<id>` and the first `limit` taken. So the choice depends on

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from lesionseg.common.errors import InputError
 from lesionseg.common.parallel import ordered_process_map
 from lesionseg.download.dermoscopy import draw
-from lesionseg.download.subset import choose
+from lesionseg.download.subset import choose_subset
 from lesionseg.formats.manifest import Pair
 
 # Several processes draw; OpenCV's own threads in each would only fight for the cores. It is a setting of the whole
@@ -35,7 +35,7 @@ def fetch(target: Path, *, count: int, limit: int | None, seed: int, workers: in
             f"download.limit: found {limit}, but download.synthetic_images is {count}; lower the one or raise the other"
         )
     numbers = {f"SYNTH_{number:07d}": number for number in range(count)}
-    chosen = choose(numbers, limit, seed)
+    chosen = choose_subset(numbers, limit, seed)
     for name in ("images", "masks"):
         (target / name).mkdir()
     job = partial(_draw_pair, target, seed)

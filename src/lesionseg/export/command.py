@@ -29,11 +29,11 @@ def run(options: argparse.Namespace) -> None:
     if options.output.suffix != ".onnx":
         raise InputError(f"--output: found {options.output}, expected a name that ends in .onnx")
     from lesionseg.export.agreement import agreement
-    from lesionseg.export.graph import build
+    from lesionseg.export.graph import build_graph
     from lesionseg.predict.model import load
 
     model = load(options.model, "cpu")
-    content = build(model, options.probabilities).SerializeToString()
+    content = build_graph(model, options.probabilities).SerializeToString()
     checked = agreement(content, model, options.check)
     with atomic(options.output) as temporary:
         temporary.write_bytes(content)

@@ -59,7 +59,7 @@ class WholeModel(nn.Module):
         return (mask, native) if self.probabilities else (mask,)
 
 
-def build(model: Model, probabilities: bool = False) -> onnx.ModelProto:
+def build_graph(model: Model, probabilities: bool = False) -> onnx.ModelProto:
     """The graph of `model` with its settings, checked by onnx, with what it is in its metadata.
 
     Same model, same bytes. See EXPLAINED for inputs and outputs. Raises InputError where ONNX cannot hold it.

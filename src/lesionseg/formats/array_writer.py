@@ -50,7 +50,7 @@ class ArrayWriter:
         self._file.seek(0, 2)
         return np.frombuffer(content, np.uint8).reshape(self.row_shape)
 
-    def keep(self, rows: Sequence[int]) -> None:
+    def select_rows(self, rows: Sequence[int]) -> None:
         """Keep only these rows (strictly increasing), moving each up in place, one at a time."""
         if any(left >= right for left, right in itertools.pairwise(rows)):
             raise ValueError("rows to keep must be strictly increasing")

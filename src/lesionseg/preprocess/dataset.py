@@ -150,7 +150,7 @@ def process(
             with ArrayWriter(held_out / f"{name}.npy", array.row_shape) as aside:
                 for row in rows[held_out]:
                     aside.append(array.row(row))
-            array.keep(rows[trained])
+            array.select_rows(rows[trained])
     for folder in (trained, held_out):
         write_samples(folder, [sample[row] for row in rows[folder]])
     samples = [sample[row] for row in sorted(rows[trained] + rows[held_out])]
