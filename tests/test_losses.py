@@ -1,12 +1,15 @@
 """Losses against values worked out by hand and against the formulas written as loops over pixels."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from pydantic import ValidationError
 
+from conftest import REPOSITORY
 from lesionseg.train import losses
 
 # The formulas of the docstrings, one pixel at a time in double precision. ---------------------------------------
@@ -39,24 +42,38 @@ def tversky_twin(logits, targets, beta):
     return 1 - (tp + smooth) / (tp + smooth + (1 - beta) * fp + beta * fn)
 
 
-USUAL = {"dice_weight": 1.0, "focal_gamma": 2.0, "tversky_beta": 0.7, "focal_tversky_gamma": 4 / 3}
-CASES = {
-    "bce_dice": ({}, lambda z, t: bce_twin(z, t) + tversky_twin(z, t, 0.5)),
-    "bce_dice weighted": ({"dice_weight": 0.3}, lambda z, t: bce_twin(z, t) + 0.3 * tversky_twin(z, t, 0.5)),
-    "focal": ({}, lambda z, t: focal_twin(z, t, 2)),
-    "focal gamma": ({"focal_gamma": 0.5}, lambda z, t: focal_twin(z, t, 0.5)),
-    "tversky": ({}, lambda z, t: tversky_twin(z, t, 0.7)),
-    "tversky beta": ({"tversky_beta": 0.2}, lambda z, t: tversky_twin(z, t, 0.2)),
-    "focal_tversky": ({}, lambda z, t: tversky_twin(z, t, 0.7) ** 0.75),
-    "focal_tversky gamma": (
-        {"tversky_beta": 0.6, "focal_tversky_gamma": 2.0},
-        lambda z, t: tversky_twin(z, t, 0.6) ** 0.5,
+TWINS = {  # of every loss, with its options
+    "bce_dice": lambda z, t, dice_weight: bce_twin(z, t) + dice_weight * tversky_twin(z, t, 0.5),
+    "focal": lambda z, t, focal_gamma: focal_twin(z, t, focal_gamma),
+    "tversky": lambda z, t, tversky_beta: tversky_twin(z, t, tversky_beta),
+    "focal_tversky": lambda z, t, tversky_beta, focal_tversky_gamma: (
+        tversky_twin(z, t, tversky_beta) ** (1 / focal_tversky_gamma)
     ),
 }
+CHANGED = [  # options at other than their usual values
+    ("bce_dice", {"dice_weight": 0.3}),
+    ("focal", {"focal_gamma": 0.5}),
+    ("tversky", {"tversky_beta": 0.2}),
+    ("focal_tversky", {"tversky_beta": 0.6, "focal_tversky_gamma": 2.0}),
+]
+USUAL = {
+    name: value
+    for name, value in yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))["train"].items()
+    if name in losses.Options.model_fields and name != "loss"
+}
+CASES = {name: (name, {}) for name in losses.LOSSES} | {f"{name} {values}": (name, values) for name, values in CHANGED}
 
 
 def build(case):
-    return losses.build_loss(case.split()[0], **USUAL | CASES[case][0])
+    name, changed = CASES[case]
+    return losses.build_loss(name, **USUAL | changed)
+
+
+def twin(case):
+    """The formula of a case, of logits and targets as lists."""
+    name, changed = CASES[case]
+    values = {option: value for option, value in (USUAL | changed).items() if option in losses.options(name)}
+    return partial(TWINS[name], **values)
 
 
 def random_batch(images=3, side=7):
@@ -69,8 +86,7 @@ def random_batch(images=3, side=7):
 @pytest.mark.parametrize("case", CASES)
 def test_loss_is_its_formula(case):
     logits, targets = random_batch()
-    twin = CASES[case][1]
-    expected = [twin(z.flatten().tolist(), t.flatten().tolist()) for z, t in zip(logits, targets, strict=True)]
+    expected = [twin(case)(z.flatten().tolist(), t.flatten().tolist()) for z, t in zip(logits, targets, strict=True)]
     result = build(case)(logits, targets)
     assert result.dtype == torch.float32
     assert result.tolist() == pytest.approx(expected, rel=1e-5)
@@ -87,7 +103,7 @@ def test_gradient_is_the_slope_of_the_formula(case):
         above, below = list(pixels), list(pixels)
         above[index] += 1e-5
         below[index] -= 1e-5
-        slopes.append((CASES[case][1](above, truth) - CASES[case][1](below, truth)) / 2e-5)
+        slopes.append((twin(case)(above, truth) - twin(case)(below, truth)) / 2e-5)
     np.testing.assert_allclose(logits.grad.flatten().numpy(), slopes, rtol=1e-3, atol=1e-6)
 
 
@@ -210,7 +226,7 @@ def test_the_schema_has_every_loss_and_its_options():
     """What a loss's function takes by keyword is a parameter, with its range."""
     chosen = losses.Options(loss="focal", **USUAL)
     assert losses.build_loss(**chosen.model_dump())(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)) > 0
-    assert set(losses.Options.model_fields) == {"loss", *USUAL}
+    assert set(losses.Options.model_fields) == {"loss", *USUAL}, "options that params.yaml lacks"
     wrong = [("loss", "dice"), ("dice_weight", -1.0), ("focal_gamma", -1.0), ("tversky_beta", 1.1)]
     for name, value in [*wrong, ("focal_tversky_gamma", 0.9)]:
         with pytest.raises(ValidationError, match=name):
