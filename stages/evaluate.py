@@ -1,6 +1,5 @@
 """Score the network on the images it was not trained on, at its own resolution and at the original's."""
 
-from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
@@ -19,21 +18,20 @@ from lesionseg.evaluate.image_metrics import labels
 from lesionseg.evaluate.members import compare_members
 from lesionseg.evaluate.split_scores import Setting, chosen_by_val, compared
 from lesionseg.evaluate.tables import write_tables
-from lesionseg.formats import manifest, metadata, notices
+from lesionseg.formats import manifest, metadata, notices, weights_file
 from lesionseg.formats.processed import open_folders
-from lesionseg.inference.prediction import PRECISION
+from lesionseg.inference.prediction import PRECISION, package_versions
 from lesionseg.inference.settings import LARGEST_OPENING, Settings
 from lesionseg.networks import weights
 from lesionseg.networks.ensemble import Ensemble
 from lesionseg.scoring.bootstrap import Resampling
 
 RAW, PROCESSED, HELD_OUT = Path("data/raw"), Path("data/processed"), Path("data/held_out")
-WEIGHTS = Path("models/trained") / weights.TRAINED_FILE
+WEIGHTS = Path("models/trained") / weights_file.TRAINED_FILE
 MODEL = Path("models/lesion-segmentation")  # to be used: the weights with the settings they were evaluated with
 EVALUATION, SUBMISSION = Path("data/evaluation"), Path("data/submission")
 METRICS, PLOTS = Path("metrics"), Path("plots")
 
-COMPUTING = ("torch", "numpy", "pillow", "opencv-python-headless")  # packages that masks are made with
 AFTER = ("test_time_augmentation", "refinement", "opening", "keep_largest", "fill_holes")  # the network, in order
 
 
@@ -98,7 +96,7 @@ def main() -> None:
         settings=after,
         splits=detail,
         ran=ran,
-        versions={package: version(package) for package in COMPUTING},
+        versions=package_versions(),
         samples=data.samples,
         pairs=pairs,
         notices=notices.read(RAW),
@@ -112,7 +110,7 @@ def write_model(model: nn.Module, evaluated: card.Evaluated, pictures: worst.Pic
     """The model to be used: its weights with the settings they were evaluated with, and what is to be known of it."""
     with replaced(MODEL) as folder:
         metadata = evaluated.trained | {"settings": evaluated.settings.as_dict()}
-        weights.save(folder / weights.MODEL_FILE, model.state_dict(), metadata)
+        weights.save(folder / weights_file.MODEL_FILE, model.state_dict(), metadata)
         card.write(folder, evaluated)
         if shown := evaluated.shown():
             (folder / card.PICTURE).write_bytes(pictures.sheet(shown.values()))

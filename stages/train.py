@@ -13,6 +13,7 @@ from lesionseg.common.hardware import choose_device, describe_device, use_determ
 from lesionseg.common.parallel import cores
 from lesionseg.common.parameters import Field, Runtime, load, one_of
 from lesionseg.common.stage import ENVIRONMENT, run_stage, versions
+from lesionseg.formats import weights_file
 from lesionseg.networks import weights
 from lesionseg.train import checkpoint, distributed, loop, losses, precision
 from lesionseg.train.augment import Augmentation, Augmenter
@@ -34,7 +35,7 @@ VERSIONS = Path(__file__).resolve().parents[1] / ENVIRONMENT  # lists the packag
 class Parameters(Recipe, Augmentation, losses.Options):
     network: Annotated[str, one_of(networks.NAMES)]
     base_width: int = Field(ge=1, le=1024)
-    members: int = Field(ge=1, le=weights.MOST_MEMBERS)
+    members: int = Field(ge=1, le=weights_file.MOST_MEMBERS)
     precision: Annotated[str, one_of(precision.PRECISIONS)]
     processes: int = Field(ge=1)
     deterministic: bool
@@ -71,7 +72,7 @@ def train(parameters: Parameters, runtime: Runtime, world: distributed.World) ->
             fitted.append(fit(recipe, data, machine, Record(checkpoints, partial(history.add, member))))
     if world.first:
         metadata = metadata_of(parameters, data, fitted) | facts
-        weights.save(MODEL / weights.TRAINED_FILE, ensemble_state([one.state for one in fitted]), metadata)
+        weights.save(MODEL / weights_file.TRAINED_FILE, ensemble_state([one.state for one in fitted]), metadata)
         checkpoints.remove()
 
 

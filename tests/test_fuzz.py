@@ -24,6 +24,7 @@ from lesionseg.common.errors import InputError
 from lesionseg.common.parameters import Field, Group, load
 from lesionseg.download.archive import LocalFile, extract, read_directory
 from lesionseg.download.http_range import RemoteFile, RetryPolicy, TransferError
+from lesionseg.formats import weights_file
 from lesionseg.images.decoding import read_rgb
 from lesionseg.images.header import ImageError, oriented_size
 from lesionseg.networks import weights
@@ -180,7 +181,7 @@ json_values = st.recursive(
 def test_model_metadata(metadata):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "w")
-        path.write_bytes(save({"x": torch.zeros(1)}, {weights.FORMAT: json.dumps(metadata)}))
+        path.write_bytes(save({"x": torch.zeros(1)}, {weights_file.FORMAT: json.dumps(metadata)}))
         with pytest.raises(InputError):
             weights.load(path)
 

@@ -9,11 +9,13 @@ import tomllib
 import numpy as np
 import pytest
 import torch
+from environment import COMPUTING
 from import_closure import REPOSITORY, packages
 from PIL import Image
 from safetensors.torch import save_file
 
 import lesionseg.__main__
+from lesionseg.inference.prediction import PACKAGES
 from lesionseg.networks import weights
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -43,6 +45,12 @@ def test_base_and_pipeline_are_what_the_stages_the_commands_and_the_tools_import
     code += [REPOSITORY / "src/lesionseg/compare/options.py"]
     assert imported(*code) - OURS - WITH_ANOTHER == BASE | PIPELINE
     assert not BASE & PIPELINE
+
+
+def test_the_packages_recorded_with_a_mask_are_those_its_code_computes_with():
+    assert set(PACKAGES) == {
+        COMPUTING[name] for name in packages(REPOSITORY / "src/lesionseg/predict/model.py") & set(COMPUTING)
+    }
 
 
 def test_prediction_runs_where_the_pipelines_packages_are_missing(tmp_path, network):

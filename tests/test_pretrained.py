@@ -5,6 +5,7 @@ import numpy as np
 import lesionseg
 from conftest import REPOSITORY
 from lesionseg.download.dermoscopy import draw
+from lesionseg.formats import weights_file
 from lesionseg.networks import weights
 
 FOLDER = REPOSITORY / "models/pretrained"
@@ -22,7 +23,7 @@ def test_it_outlines_lesions_that_are_drawn():
 
 
 def test_its_card_speaks_of_the_recipe_in_the_file():
-    _, metadata = weights.load(FOLDER / weights.MODEL_FILE)
+    _, metadata = weights.load(FOLDER / weights_file.MODEL_FILE)
     card = (FOLDER / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert f"| `train.epochs` | {metadata['train.epochs']} |" in card
     assert "Not a medical device" in card

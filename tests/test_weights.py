@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from lesionseg import networks
 from lesionseg.common.errors import InputError
+from lesionseg.formats import weights_file
 from lesionseg.networks import weights
 
 METADATA = {"network": "unet", "base_width": 4, "image_size": 64, "threshold": 0.5, "kept": "best", "note": None}
@@ -143,7 +144,7 @@ def test_metadata_and_tensors_that_do_not_belong_together(tmp_path, network, met
 @pytest.mark.parametrize("base_width", [1025, 10**9, 10**400])
 def test_a_small_file_cannot_ask_for_a_large_network(tmp_path, monkeypatch, base_width):
     save_file(
-        {"x": torch.zeros(3)}, tmp_path / "w", {weights.FORMAT: json.dumps({**METADATA, "base_width": base_width})}
+        {"x": torch.zeros(3)}, tmp_path / "w", {weights_file.FORMAT: json.dumps({**METADATA, "base_width": base_width})}
     )
     with pytest.raises(InputError, match=r"w: base_width: found .*, expected at most 1024"):
         weights.load(tmp_path / "w")
@@ -151,7 +152,7 @@ def test_a_small_file_cannot_ask_for_a_large_network(tmp_path, monkeypatch, base
 
 def test_nothing_is_allocated_or_read_for_a_network_that_the_tensors_are_not_of(tmp_path):
     """Of base width 1024 it would take 32 GB."""
-    save_file({"x": torch.zeros(3)}, tmp_path / "w", {weights.FORMAT: json.dumps(METADATA | {"base_width": 1024})})
+    save_file({"x": torch.zeros(3)}, tmp_path / "w", {weights_file.FORMAT: json.dumps(METADATA | {"base_width": 1024})})
     with pytest.raises(InputError, match=r"do not fit the network .* \(missing: .* more; unknown: x\)"):
         weights.load(tmp_path / "w")
 
@@ -186,7 +187,7 @@ def test_one_wrong_tensor_is_named(tmp_path, network, name, tensor, problem):
     ],
 )
 def test_damaged_metadata(tmp_path, network, entry):
-    save_file(network.state_dict(), tmp_path / "w", {weights.FORMAT: entry})
+    save_file(network.state_dict(), tmp_path / "w", {weights_file.FORMAT: entry})
     with pytest.raises(InputError, match="w: its metadata"):
         weights.load(tmp_path / "w")
 
@@ -209,3 +210,10 @@ def test_a_header_longer_than_any_of_ours_is_refused_unread(tmp_path):
         file.truncate(10 << 20)
     with pytest.raises(InputError, match="a header of 9437184 bytes, expected at most 8388608"):
         weights.load(path)
+
+
+@pytest.mark.parametrize("header", ["[1]", '{"__metadata__": 3}', '{"__metadata__": {"lesionseg": 3}}', "[" * 100_000])
+def test_a_header_that_safetensors_cannot_read(tmp_path, header):
+    (tmp_path / "w").write_bytes(len(header).to_bytes(8, "little") + header.encode())
+    with pytest.raises(InputError, match="w: not a readable safetensors file"):
+        weights_file.read_metadata(tmp_path / "w")

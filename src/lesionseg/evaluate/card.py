@@ -17,8 +17,8 @@ from lesionseg.common.text import markdown, printable
 from lesionseg.evaluate.worst import Worst
 from lesionseg.formats.manifest import Pair
 from lesionseg.formats.processed import TRAINED, Sample
+from lesionseg.formats.weights_file import Metadata
 from lesionseg.inference.settings import Settings
-from lesionseg.networks.weights import Metadata
 
 NAME, PICTURE = "MODEL_CARD.md", "worst.png"
 TAGS = ("dermoscopy", "skin-lesion", "semantic-segmentation", "safetensors")

@@ -5,7 +5,6 @@ newer one took 17 (docs/export.md). torch is pinned, so that it does not vanish 
 """
 
 import contextlib
-import hashlib
 import io
 import json
 import warnings
@@ -104,7 +103,7 @@ def _describe(graph: onnx.ModelProto, model: Model) -> None:
         del node.metadata_props[:]
     settings = model.settings.as_dict()
     said = {
-        "model_sha256": hashlib.sha256(model.path.read_bytes()).hexdigest(),
+        "model_sha256": model.sha256,
         "network": type(model.network).__name__,
         "image_size": str(model.image_size),
         "settings": json.dumps(settings),

@@ -7,6 +7,7 @@ whether the hardware has a faster, coarser format.
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from lesionseg.formats.processed import Rows
 from lesionseg.inference.settings import VIEWS
 
 PRECISION = "float32"  # of the forward pass, whatever the network was trained in
+PACKAGES = ("torch", "numpy", "pillow", "opencv-python-headless")  # that compute a mask from a photograph
 
 # Pixels of a batch. On a CPU that of one image of 256×256: the features of more leave its caches, and a batch of 8 took
 # a third longer an image. On a GPU a U-Net of base width 64 takes 6.4 GiB for it. Members and views come one after
@@ -33,6 +35,11 @@ class Prediction(NamedTuple):
 
     plain: np.ndarray
     averaged: np.ndarray
+
+
+def package_versions() -> dict[str, str]:
+    """The installed versions of the packages that compute a mask from a photograph."""
+    return {package: version(package) for package in PACKAGES}
 
 
 def predict(

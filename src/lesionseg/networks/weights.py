@@ -1,26 +1,22 @@
 """Trained weights as one safetensors file that also tells which network they belong to."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from lesionseg.common.errors import InputError
 from lesionseg.common.files import atomic
+from lesionseg.formats.weights_file import FORMAT, Metadata, opened, shortened
 from lesionseg.networks import build_network
 
-TRAINED_FILE, MODEL_FILE = "weights.safetensors", "model.safetensors"  # in the folders of train and of evaluate
-FORMAT = "lesionseg"  # marks a file as ours
-MOST_MEMBERS = 64  # of an ensemble
 WIDEST = 1024  # base width
-LONGEST_HEADER = 8 << 20  # bytes; 64 networks of each kind have less
 DTYPES = {torch.float32: "F32", torch.int64: "I64"}  # of parameters and buffers, as safetensors writes them
-Metadata = dict[str, Any]  # what JSON gives back
 
 
 def save(path: str | Path, state: Mapping[str, Tensor], metadata: Metadata) -> None:
@@ -50,20 +46,14 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Modul
     not fit the network its metadata names.
     """
     path = Path(path)
-    try:
-        _require_short_header(path)
-        with safe_open(path, "pt") as file:
-            metadata, architecture = _metadata(path, file.metadata() or {})
-            member = _without_storage(path, architecture._replace(members=1))
-            _require_fit(path, file, member, architecture)  # before as many are laid out as the file says
-            network = _without_storage(path, architecture) if architecture.members > 1 else member
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except FileNotFoundError:
-        raise InputError(f"{path}: not found; train first: `dvc repro train`, or `dvc pull` it") from None
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a readable safetensors file ({error}); train again or `dvc pull` it") from None
+    with opened(path, "pt") as (file, metadata):
+        architecture = Architecture(metadata["network"], metadata["base_width"], metadata.get("members", 1))
+        member = _without_storage(path, architecture._replace(members=1))
+        _require_fit(path, file, member, architecture)  # before all the members that the file claims are laid out
+        network = _without_storage(path, architecture) if architecture.members > 1 else member
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     if broken := [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]:
-        raise InputError(f"{path}: NaN or infinite values in {_some(broken)}; train again or `dvc pull` it")
+        raise InputError(f"{path}: NaN or infinite values in {shortened(broken)}; train again or `dvc pull` it")
     # Copied, not assigned: where a tensor lies in the file decides how its memory is aligned, and that the last bits.
     network.to_empty(device="cpu").load_state_dict(state)
     return network.eval().to(device), metadata
@@ -77,27 +67,6 @@ class Architecture(NamedTuple):
     members: int
 
 
-def _metadata(path: Path, header: dict[str, str]) -> tuple[Metadata, Architecture]:
-    """What `save` was given, from the file's header, and of it what rebuilds the network."""
-    if FORMAT not in header:
-        raise InputError(
-            f"{path}: its metadata has {_some(sorted(header)) or 'nothing'}, expected {FORMAT!r}; is it from the train "
-            "stage?"
-        )
-    try:
-        metadata = json.loads(header[FORMAT])
-        named = Architecture(metadata["network"], metadata["base_width"], metadata.get("members", 1))
-        whole = isinstance(named.network, str) and type(named.base_width) is type(named.members) is int
-        whole = whole and 1 <= named.members <= MOST_MEMBERS
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        whole = False
-    if not whole:
-        raise InputError(
-            f"{path}: its metadata is {header[FORMAT][:200]!r}, expected JSON with network and base_width; train again"
-        )
-    return metadata, named
-
-
 def _without_storage(path: Path, named: Architecture) -> nn.Module:
     """The network that the metadata names, on torch's meta device: shapes and types without memory."""
     if named.base_width > WIDEST:
@@ -109,14 +78,6 @@ def _without_storage(path: Path, named: Architecture) -> nn.Module:
         raise InputError(
             f"{path}: {problem[:200]}; was it written by another version?" for problem in error.problems
         ) from None
-
-
-def _require_short_header(path: Path) -> None:
-    """safetensors takes 100 MB of JSON, which become gigabytes."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-    if length > LONGEST_HEADER and length < path.stat().st_size:  # else it is none, which safetensors says
-        raise InputError(f"{path}: found a header of {length} bytes, expected at most {LONGEST_HEADER}; train again")
 
 
 def _require_fit(path: Path, file: safe_open, member: nn.Module, named: Architecture) -> None:
@@ -142,14 +103,8 @@ def _require_fit(path: Path, file: safe_open, member: nn.Module, named: Architec
         "unknown": sorted(found.keys() - expected.keys()),
         "different": sorted(different),
     }
-    if reasons := [f"{kind}: {_some(names)}" for kind, names in parts.items() if names]:
+    if reasons := [f"{kind}: {shortened(names)}" for kind, names in parts.items() if names]:
         raise InputError(
             f"{path}: its tensors do not fit the network '{named.network}' of base width "
             f"{named.base_width} that its metadata names ({'; '.join(reasons)}); train again with this version"
         )
-
-
-def _some(names: Sequence[str]) -> str:
-    """The first names of a list from a stranger's file, safe to print, and the number of the others."""
-    shown = ", ".join(name[:100] if name.isprintable() else ascii(name[:100]) for name in names[:3])
-    return f"{shown}, … and {len(names) - 3} more" if len(names) > 3 else shown

@@ -1,11 +1,9 @@
 """A mask for every photograph, a table of the lesions, and a record of the run: `lesionseg predict`."""
 
 import argparse
-import hashlib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +17,7 @@ from lesionseg.common.hardware import choose_device, describe_device
 from lesionseg.common.parallel import ordered_map, worker_count
 from lesionseg.common.text import printable
 from lesionseg.images.decoding import ImageError, read_rgb
+from lesionseg.inference.prediction import package_versions
 from lesionseg.inference.settings import Settings
 from lesionseg.predict import truth
 from lesionseg.predict.lesions import COLUMNS, measured
@@ -28,8 +27,6 @@ from lesionseg.predict.pictures import write_numbers, write_overlay, write_png
 from lesionseg.predict.targets import COCO, RECORD, TABLE, Targets, find, outdated, targets, written_before
 from lesionseg.predict.targets import check as check_targets
 from lesionseg.scoring.counts import Counts
-
-PACKAGES = ("torch", "numpy", "pillow", "opencv-python-headless")  # whose arithmetic shows in a mask
 
 cv2.setNumThreads(1)  # the cores are shared out photograph by photograph; cv2's own threads would get in the way
 
@@ -220,9 +217,9 @@ def record(model: Model) -> dict:
     """What run.json says of the model and how it was run."""
     return {
         "model": str(model.path),
-        "model_sha256": hashlib.sha256(model.path.read_bytes()).hexdigest(),
+        "model_sha256": model.sha256,
         "image_size": model.image_size,
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": package_versions(),
         "device": describe_device(model.device),
         "settings": model.settings.as_dict(),
     }

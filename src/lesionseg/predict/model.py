@@ -1,5 +1,6 @@
 """A trained network as a function from a photograph to its mask, by the very steps that the evaluation scores."""
 
+import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from torch import nn
 
 from lesionseg.common.errors import InputError
 from lesionseg.common.hardware import choose_device
+from lesionseg.formats import weights_file
 from lesionseg.images.decoding import Decoded, read_rgb, rgb
 from lesionseg.images.header import SIDEWAYS, orientation
 from lesionseg.inference import native
@@ -22,7 +24,7 @@ from lesionseg.inference.refine import REFINERS
 from lesionseg.inference.settings import Settings
 from lesionseg.networks import weights
 
-FILES = (weights.MODEL_FILE, weights.TRAINED_FILE)  # what a model's folder may hold, the whole model first
+FILES = (weights_file.MODEL_FILE, weights_file.TRAINED_FILE)  # what a model's folder may hold, the whole model first
 
 Photograph = str | Path | np.ndarray | Image.Image
 Shrunk = tuple[np.ndarray, tuple[int, int]]  # uint8 (S, S, 3) RGB at the network's size, native (width, height)
@@ -57,6 +59,11 @@ class Model:
     device: torch.device
     path: Path  # of the file it was read from
     evaluated: bool  # whether the settings, changes aside, are those it was evaluated with; else they are the defaults
+
+    @property
+    def sha256(self) -> str:
+        """Of the model file, hexadecimal."""
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()
 
     @overload
     def predict(self, image: Photograph) -> np.ndarray: ...  # type: ignore[overload-overlap]  # a str is a sequence too

@@ -11,8 +11,7 @@ import numpy as np
 from lesionseg.common.errors import InputError
 from lesionseg.common.files import read_csv
 from lesionseg.formats.processed import EVALUATED
-
-LONGEST_HEADER = 8 << 20  # bytes, of a weights file; 64 networks of each kind have less
+from lesionseg.formats.weights_file import TRAINED_FILE, read_metadata
 
 
 @dataclass(frozen=True)
@@ -57,24 +56,6 @@ def read_table(path: str | Path, required: tuple[str, ...]) -> Table:
     if missing := [name for name in required if name not in header]:
         raise InputError(f"{path}: no column {', '.join(missing)} among {', '.join(header)}; run `dvc repro --force`")
     return Table(path, {name: [row[name] or "" for row in rows] for name in header})
-
-
-def read_metadata(path: str | Path) -> dict:
-    """What a weights file of this project says of its network, from the file's header alone."""
-    path = Path(path)
-    try:
-        with open(path, "rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if length > LONGEST_HEADER:
-                raise ValueError(f"a header of {length} bytes, expected at most {LONGEST_HEADER}")
-            said = json.loads(json.loads(file.read(length))["__metadata__"]["lesionseg"])
-        if not isinstance(said, dict) or "network" not in said:
-            raise ValueError("it names no network")
-        return said
-    except FileNotFoundError:
-        raise InputError(f"{path}: not found; run `dvc repro`") from None
-    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not weights of this project ({error!r}); run `dvc repro --force train`") from None
 
 
 def read_json(path: str | Path) -> dict:
@@ -131,13 +112,13 @@ def read_results(evaluation: str | Path, tables: str | Path, model: str | Path) 
     detail = attempt(read_detail, folder / "detail.json")
     read = {name: attempt(read_table, tables / f"{name}.csv", columns) for name, columns in TABLES.items()}
     history = attempt(read_table, tables / "history.csv", HISTORY)
-    network = attempt(read_metadata, model / "weights.safetensors")
+    network = attempt(read_metadata, model / TRAINED_FILE)
     if history is not None and not len(history):
         problems.append(f"{history.path}: no epoch in it; run `dvc repro --force train`")
     if problems:
         raise InputError(problems)
     ordered = {split: detail["splits"][split] for split in EVALUATED if split in detail["splits"]}
-    with open(model / "weights.safetensors", "rb") as file:
+    with open(model / TRAINED_FILE, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return Results(ordered, detail["labels"], read, history, network, digest)
 
