@@ -1,4 +1,4 @@
-"""Score the network on the images it was not trained on, at its own resolution and at the original's."""
+"""Score the network on the images it was not trained on, at its own resolution and at native size."""
 
 from pathlib import Path
 from typing import Literal
@@ -28,11 +28,11 @@ from lesionseg.scoring.bootstrap import Resampling
 
 RAW, PROCESSED, HELD_OUT = Path("data/raw"), Path("data/processed"), Path("data/held_out")
 WEIGHTS = Path("models/trained") / weights_file.TRAINED_FILE
-MODEL = Path("models/lesion-segmentation")  # to be used: the weights with the settings they were evaluated with
+MODEL = Path("models/lesion-segmentation")  # the model to use: the weights with the settings they were evaluated with
 EVALUATION, SUBMISSION = Path("data/evaluation"), Path("data/submission")
 METRICS, PLOTS = Path("metrics"), Path("plots")
 
-AFTER = ("test_time_augmentation", "refinement", "opening", "keep_largest", "fill_holes")  # the network, in order
+AFTER = ("test_time_augmentation", "refinement", "opening", "keep_largest", "fill_holes")  # the network, in this order
 
 
 class Parameters(Group):
@@ -107,7 +107,7 @@ def main() -> None:
 
 
 def write_model(model: nn.Module, evaluated: card.Evaluated, pictures: worst.Pictures) -> None:
-    """The model to be used: its weights with the settings they were evaluated with, and what is to be known of it."""
+    """Write the model to use: its weights with the settings they were evaluated with, its card and pictures."""
     with replaced(MODEL) as folder:
         metadata = evaluated.trained | {"settings": evaluated.settings.as_dict()}
         weights.save(folder / weights_file.MODEL_FILE, model.state_dict(), metadata)

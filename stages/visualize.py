@@ -1,4 +1,4 @@
-"""Draw what the evaluation found: galleries and charts under plots/, and a report page. The model is not run."""
+"""Draw the results of the evaluation: galleries, charts and a report page under plots/. The model is not run."""
 
 from pathlib import Path
 from typing import Annotated

@@ -67,7 +67,7 @@ def test_it_says_what_the_model_was_made_of_and_how_well_it_does(official):
         "dark skin is hardly present",
         "CC-0",
         "10.1038/sdata.2018.161",
-        "Groups with images both fitted to and evaluated: 0.",
+        "Groups that are on both sides nevertheless: 0.",
         "the epoch (train.keep: best) was chosen by them",
         f"{detail['official_test']['threshold']} (chosen on val)",
         "with torch 2.13.0",
@@ -77,7 +77,7 @@ def test_it_says_what_the_model_was_made_of_and_how_well_it_does(official):
         "fill_holes true",
     ):
         assert words in text, words
-    assert "Research only" not in text, "what is said of ISIC 2018 stands in its attribution"
+    assert "Research only" not in text, "ISIC 2018 has its own attribution, which is on the card"
 
 
 def test_its_tables_are_whole_whatever_the_names_in_them(official):
@@ -92,7 +92,7 @@ def test_its_tables_are_whole_whatever_the_names_in_them(official):
 
 def test_the_worst_images_are_shown(official):
     text = text_of(official)
-    assert "![The images that are segmented worst](worst.png)" in text
+    assert "![The worst segmentations](worst.png)" in text
     sheet = cv2.imread(str(official / "worst.png"))
     assert sheet.shape == (2 * 224 + 4, 4 * 224 + 3 * 4, 3)
     names = re.search(r"^Validation: (ISIC.*)\.$", text, re.MULTILINE)[1].split(", ")

@@ -86,5 +86,5 @@ def test_val_comes_first_then_the_held_out_splits(tmp_path):
 
 def test_a_processed_image_that_is_not_in_the_raw_data_is_named(tmp_path):
     samples = [Sample("gone", "val", 1, 1, 0.0, "")]
-    with pytest.raises(InputError, match="gone: processed, but not in the raw data"):
+    with pytest.raises(InputError, match="gone: not in the raw data"):
         cases(samples, {})

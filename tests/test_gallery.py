@@ -216,7 +216,7 @@ def test_a_scored_image_without_prediction_is_named(evaluation):
     table = evaluation / "plots/per_image.csv"
     lines = table.read_text(encoding="utf-8").splitlines()
     table.write_text("\n".join([*lines, lines[-1].replace(lines[-1].split(",")[0], "GHOST")]), encoding="utf-8")
-    with pytest.raises(InputError, match=r"per_image.csv: no prediction of 1 of its images, such as GHOST"):
+    with pytest.raises(InputError, match=r"per_image.csv: no prediction for 1 of its images, such as GHOST"):
         read(evaluation)
 
 

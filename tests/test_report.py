@@ -339,7 +339,7 @@ def test_the_table_filters_by_text_split_and_number(browser, page):
     assert all(0.4995 <= value <= 0.8005 for value in dice)
     fill(browser, text="no such image")
     assert shown(browser) == []
-    assert status(browser) == "None of 65 images matches"
+    assert status(browser) == "None of the 65 images match"
     browser.run("document.querySelector('#filters button').click()")
     assert browser.run(
         "return new Promise(done => setTimeout(() => done(document.querySelectorAll('tbody tr').length)))"

@@ -1,10 +1,10 @@
-"""How near the outline of a predicted mask is to that of the true one.
+"""How close the outline of a predicted mask is to the true outline.
 
 Definitions as in Metrics Reloaded (Maier-Hein et al. 2024, arXiv 2206.01653). An outline is the mask's pixels that
-have one of their four neighbours outside the mask; beyond the edge of the image is outside. From every outline pixel
-of one mask, the distance to the nearest outline pixel of the other is measured between pixel centres, in both
-directions. A k-d tree of the outline finds it: its cost grows with the outline, not with the area, which at native
-size is dozens of times less than a distance transform.
+have at least one of their four neighbours outside the mask; everything beyond the edge of the image is outside. From
+every outline pixel of one mask, the distance to the nearest outline pixel of the other is measured between pixel
+centres, in both directions, with a k-d tree: its cost grows with the length of the outline, not with the area, and at
+native size it is dozens of times faster than a distance transform.
 """
 
 from math import hypot
@@ -14,19 +14,19 @@ import cv2
 import numpy as np
 from scipy.spatial import cKDTree
 
-TOLERANCE = 0.01  # of the image's diagonal: outlines this near count as the same
+TOLERANCE = 0.01  # of the image's diagonal: outlines this close count as the same
 BAND = 0.02  # of the image's diagonal: width of the band inside an outline (Cheng et al. 2021, arXiv 2103.16562)
 
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
 
 class Boundary(NamedTuple):
-    """What is measured between two outlines.
+    """The distances between two outlines, and the scores made of them.
 
     `hd95`: the larger of the two directed 95th percentiles of the distances, in pixels (Hausdorff distance without
     its outliers). `mean_surface_distance`: the mean of the distances in both directions, in pixels (average symmetric
-    surface distance). `normalised_surface_distance`: the share of both outlines that is no farther than `TOLERANCE`
-    from the other. `boundary_iou`: intersection over union of the two masks' bands of width `BAND` along the outline.
+    surface distance). `normalised_surface_distance`: the share of both outlines that lies within `TOLERANCE`
+    of the other. `boundary_iou`: intersection over union of the two masks' bands of width `BAND` along the outline.
     """
 
     hd95: float
@@ -38,8 +38,8 @@ class Boundary(NamedTuple):
 def compare_boundaries(predicted: np.ndarray, truth: np.ndarray) -> Boundary:
     """Compare two masks of one shape, uint8 (H, W), non-zero is lesion.
 
-    Two empty masks agree in everything. Where one alone is empty, a lesion was missed or invented: its distances are
-    the image's diagonal, the largest there can be, and its scores 0, so that finding nothing never pays.
+    Two empty masks agree perfectly. Where only one is empty, a lesion was missed or invented: the distances are the
+    image's diagonal, the largest possible, and the scores 0, so that predicting nothing never pays.
     """
     diagonal = hypot(*truth.shape)
     ours, theirs = outline(predicted), outline(truth)
@@ -64,7 +64,7 @@ def outline(mask: np.ndarray) -> np.ndarray:
     if not width:
         return np.empty((0, 2), np.int32)
     box = np.ascontiguousarray(mask[top : top + height, left : left + width])
-    # outside the box is outside the mask: the box is tight, or ends where the image does
+    # the box is tight, or ends where the image does: everything outside it is outside the mask
     inside = cv2.erode(box, _CROSS, borderType=cv2.BORDER_CONSTANT, borderValue=0)
     points = cv2.findNonZero(cv2.compare(box, inside, cv2.CMP_NE)).reshape(-1, 2)
     return points + np.array([left, top], np.int32)

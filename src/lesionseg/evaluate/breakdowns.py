@@ -1,7 +1,7 @@
-"""Where segmentation fails: the images of a split in groups, by what the picture shows and by what is known of it.
+"""Where segmentation fails: the images of a split, grouped by what they show and by their metadata.
 
-A group is given by a name and by which images belong to it, bool (images,). The groups of one breakdown are apart from
-each other and hold every image that has the property.
+A group has a name and its members, bool (images,). The groups of one breakdown do not overlap, and together hold every
+image whose property is known.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,21 +12,21 @@ import numpy as np
 Groups = dict[str, np.ndarray]
 
 UNKNOWN, OTHER = "unknown", "other"
-NOT_KNOWN = (UNKNOWN, "n/a", "na", "nan")  # values that tables write where a field might have stayed empty
-MOST = 8  # values of a column of text that get a group of their own, the most frequent ones
-AGES = (0, 30, 50, 70)  # each the first year of a group
+NOT_KNOWN = (UNKNOWN, "n/a", "na", "nan")  # what tables write for an empty field
+MOST = 8  # of the values of a text column, the most frequent that get a group of their own
+AGES = (0, 30, 50, 70)  # years at which the groups begin
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Groups by limits of a measured property: a group begins at its limit and ends where the next begins."""
+    """Groups of a measured property: each begins at its limit and ends where the next begins."""
 
     name: str
     of: str  # a property of Measurement
-    limits: Mapping[str, float]  # group -> its lower limit, in rising order; the first is open below
+    limits: Mapping[str, float]  # group -> its lower limit, rising; the first group has none
 
     def groups(self, values: np.ndarray) -> Groups:
-        """The groups of float (images,); images where the property is NaN are in none."""
+        """The groups of float (images,); images whose property is NaN are in none."""
         lower = np.array([-np.inf, *list(self.limits.values())[1:], np.inf])
         return {
             group: (values >= low) & (values < high)
@@ -37,7 +37,7 @@ class Cut:
 CUTS = (
     Cut("by_size", "lesion_fraction", {"small": 0.0, "medium": 0.05, "large": 0.25}),
     Cut("by_border", "touches_border", {"inside": 0, "touching": 1}),
-    Cut("by_contrast", "contrast", {"low": 0, "medium": 15, "high": 30}),  # about a quarter, a half, a quarter of ISIC
+    Cut("by_contrast", "contrast", {"low": 0, "medium": 15, "high": 30}),  # about 25, 50 and 25 % of ISIC
     Cut("by_hair", "hair", {"little": 0, "much": 0.03}),
 )
 
@@ -48,12 +48,12 @@ def by_property(properties: Mapping[str, np.ndarray]) -> dict[str, Groups]:
 
 
 def by_metadata(ids: Sequence[str], metadata: Mapping[str, Mapping[str, str]]) -> dict[str, Groups]:
-    """The breakdowns by the columns that are known of the images: `metadata` maps an id to its columns.
+    """The breakdowns by the images' metadata; `metadata` maps an id to its columns.
 
-    A column of text has a group a value, at most `MOST`, and `other`; of a column of many different numbers the
-    groups are ranges: of an age those that `AGES` begin, otherwise thirds. A field that is empty, or says `unknown`,
-    `n/a` or `nan`, is `unknown`. A column with one value for all images, or with another for nearly each, groups
-    nothing and is left out.
+    A text column gives one group per value: the `MOST` most frequent, and `other`. A column of many different numbers
+    gives ranges: for an age those of `AGES`, otherwise thirds. A field that is empty or says `unknown`, `n/a` or `nan`
+    counts as `unknown`. A column that has the same value for all images, or a different one for nearly every image,
+    is left out.
     """
     columns = dict.fromkeys(column for name in ids for column in metadata.get(name, {}))
     found = {}
@@ -78,7 +78,7 @@ def _values(values: Sequence[str]) -> Groups:
 
 
 def _ranges(column: str, values: Sequence[str]) -> Groups | None:
-    """Groups by ranges where the column holds numbers, and too many different ones for a group each."""
+    """Groups by ranges where the column holds numbers, too many for one group per number."""
     try:
         numbers = np.array([float(value) if value else np.nan for value in values])
     except ValueError:

@@ -1,4 +1,4 @@
-"""How far predicted probabilities are from observed frequencies, pixel by pixel, from a histogram."""
+"""How far predicted probabilities are from observed frequencies over all pixels, from a histogram."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ BINS = 15  # as in Guo et al. 2017 (arXiv 1706.04599)
 
 @dataclass(frozen=True)
 class Reliability:
-    """The reliability diagram: for each non-empty bin, in rising order, one entry of each array."""
+    """The reliability diagram: each array has one entry per non-empty bin, in rising order."""
 
     predicted: np.ndarray  # mean predicted probability of the bin's pixels
     observed: np.ndarray  # share of the bin's pixels that are lesion
@@ -19,7 +19,7 @@ class Reliability:
 
     @property
     def expected_calibration_error(self) -> float:
-        """Mean distance of observed from predicted, weighted by pixels (ECE)."""
+        """Mean absolute gap between observed and predicted, weighted by pixels (ECE)."""
         return float(np.average(np.abs(self.observed - self.predicted), weights=self.pixels))
 
     def rows(self) -> list[tuple[float, float, int]]:
@@ -30,7 +30,7 @@ class Reliability:
 def reliability(histogram: np.ndarray, bins: int = BINS) -> Reliability:
     """Bin the pixels of a histogram, int64 (2, 256), by probability into `bins` of equal width."""
     probability = np.arange(LEVELS) / (LEVELS - 1)
-    # bin m holds (m / bins, (m + 1) / bins], the first one 0 as well; in integers, so that the edges are exact
+    # bin m holds (m / bins, (m + 1) / bins], the first also 0; in integers, so that the edges are exact
     bin_of = np.maximum(-(-np.arange(LEVELS) * bins // (LEVELS - 1)) - 1, 0)
     pixels = np.bincount(bin_of, histogram.sum(0), bins)
     lesion = np.bincount(bin_of, histogram[1], bins)
@@ -44,7 +44,7 @@ def reliability(histogram: np.ndarray, bins: int = BINS) -> Reliability:
 
 
 def brier_score(histogram: np.ndarray) -> float:
-    """Mean squared distance of the probability from the truth (0 or 1), over all pixels."""
+    """Mean squared difference between probability and truth (0 or 1), over all pixels."""
     probability = np.arange(LEVELS) / (LEVELS - 1)
     squared = histogram[0] * probability**2 + histogram[1] * (1 - probability) ** 2
     return float(squared.sum() / histogram.sum())

@@ -1,7 +1,7 @@
-"""MODEL_CARD.md: what a model is, what it was made of and how well it does, in the form that model hubs read.
+"""MODEL_CARD.md: what a model is, what it was trained on and how well it does, in the form that model hubs read.
 
-Written beside the model by the stage that evaluates it, so that scores and model cannot be of different runs. The
-words are in card.md.j2; what they say of the data is chosen here. The bytes depend on the evaluation alone.
+The stage that evaluates the model writes it beside the model, so that scores and model always belong to the same run.
+The text is in card.md.j2; what it says about the data is chosen here. Same evaluation, same bytes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,17 +22,17 @@ from lesionseg.inference.settings import Settings
 
 NAME, PICTURE = "MODEL_CARD.md", "worst.png"
 TAGS = ("dermoscopy", "skin-lesion", "semantic-segmentation", "safetensors")
-LONGEST_NOTICE = 4000  # characters of a licence text that are quoted
+LONGEST_NOTICE = 4000  # characters of a licence text to quote
 
 
 @dataclass(frozen=True)
 class Source:
-    """What may be said of a source of data, by its name in manifest.csv."""
+    """What the card says about a source of data; sources are named as in manifest.csv."""
 
     title: str
     licence: str
-    limits: str  # of what a network can learn from it
-    open: bool = True  # whether its pictures and ids may be shown to everyone
+    limits: str  # what a network cannot learn from it
+    open: bool = True  # whether its pictures and ids may be published
     attribution: tuple[str, ...] = ()
 
 
@@ -45,8 +45,8 @@ SOURCES = {
     "isic2018": Source(
         "ISIC 2018 Challenge, Task 1: lesion boundary segmentation",
         "CC-0 by the challenge's page, which asks for attribution",
-        "Dermoscopic photographs of specialised clinics, nearly all of light skin: dark skin is hardly present, and "
-        "neither are photographs of ordinary cameras and phones.",
+        "Dermoscopic photographs from specialised clinics, nearly all of light skin: dark skin is hardly "
+        "present, and photographs from ordinary cameras and phones are not.",
         attribution=(
             "P. Tschandl, C. Rosendahl, H. Kittler: The HAM10000 dataset, a large collection of multi-source "
             "dermatoscopic images of common pigmented skin lesions. Scientific Data 5, 180161 (2018). "
@@ -57,20 +57,20 @@ SOURCES = {
     ),
 }
 OWN = Source(
-    "a set of the user's own",
-    "that of the set; the pipeline does not know it",
-    "What cameras, patients and skin tones it holds is not known to the pipeline.",
+    "the user's own data",
+    "that of the data; the pipeline does not know it",
+    "The pipeline does not know which cameras, patients and skin tones it covers.",
     open=False,
 )
-SPLITS = {  # split -> title, what it served for
-    "train": ("training", "the weights are fitted to it"),
-    "val": ("validation", "watched while training; held out from fitting"),
-    "test": ("test", "held out at random; no choice saw it"),
+SPLITS = {  # split -> title, what it was used for
+    "train": ("training", "the weights were fitted to it"),
+    "val": ("validation", "monitored during training; never fitted"),
+    "test": ("test", "held out at random; no choice was made on it"),
     "official_validation": ("ISIC 2018 official validation set", "only evaluated"),
     "official_test": ("ISIC 2018 official test set", "only evaluated"),
     "external": ("external set", "only evaluated"),
 }
-METRICS = (  # section, name, label, decimals, the type that hubs know it by
+METRICS = (  # section, name, label, decimals, its type on model hubs
     ("per_image", "dice", "Dice, mean over images", 4, "dice"),
     ("per_image", "iou", "IoU (Jaccard), mean over images", 4, "mean_iou"),
     ("pooled", "dice", "Dice, pooled over all pixels", 4, "dice_pooled"),
@@ -85,10 +85,10 @@ METRICS = (  # section, name, label, decimals, the type that hubs know it by
 
 @dataclass(frozen=True)
 class Evaluated:
-    """All that the card speaks of."""
+    """Everything that the card is made from."""
 
     trained: Metadata  # of the weights
-    parameters: int  # of the network, its members together
+    parameters: int  # their number, over all members
     settings: Settings
     splits: Mapping[str, Mapping]  # as in detail.json
     ran: Mapping[str, str | None]  # device and number formats
@@ -100,7 +100,7 @@ class Evaluated:
     worst: Mapping[str, Sequence[Worst]]  # by split
 
     def shown(self) -> dict[str, Sequence[Worst]]:
-        """The worst images of those splits whose photographs may be shown to everyone: a user's own stay at home."""
+        """The worst images of the splits whose photographs may be published; a user's own are not."""
         return {
             split: row
             for split, row in self.worst.items()
@@ -115,7 +115,7 @@ def write(folder: Path, evaluated: Evaluated) -> None:
 
 
 def source(name: str) -> Source:
-    """What may be said of the source of that name."""
+    """What the card says about the source called `name`."""
     return SOURCES.get(name, OWN)
 
 
@@ -152,7 +152,7 @@ def render(evaluated: Evaluated) -> str:
 
 
 def score(numbers: Mapping, name: str, decimals: int) -> str:
-    """A score with its 95 % interval where it has one."""
+    """A score, with its 95 % interval if it has one."""
     value, low, high = (numbers.get(f"{name}{end}") for end in ("", "_low", "_high"))
     if value is None:
         return "–"
@@ -161,12 +161,12 @@ def score(numbers: Mapping, name: str, decimals: int) -> str:
 
 
 def number(value: object) -> str:
-    """A value of a parameter as params.yaml has it."""
+    """The value of a parameter as params.yaml writes it."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _head(evaluated: Evaluated, trained_on: Sequence[str]) -> dict:
-    """The YAML block that hubs index."""
+    """The YAML block that model hubs index."""
     licence = {"license": "mit"}
     if not all(source(name).open for name in trained_on):
         licence = {"license": "other", "license_name": "that-of-the-training-data"}
@@ -197,7 +197,7 @@ def _head(evaluated: Evaluated, trained_on: Sequence[str]) -> dict:
 
 
 def _split(split: str, evaluated: Evaluated) -> dict:
-    """A row of the table of the data."""
+    """A row of the data table."""
     samples = [one for one in evaluated.samples if one.split == split]
     title, purpose = SPLITS[split]
     sources = _sources_of(split, evaluated.samples, evaluated.pairs)
@@ -217,12 +217,12 @@ def _sources_of(split: str, samples: Sequence[Sample], pairs: Sequence[Pair]) ->
 
 
 def _groups_on_both_sides(samples: Sequence[Sample]) -> int:
-    """Groups with an image that was fitted on and another that was evaluated on."""
+    """The number of groups with both an image that was trained on and one that was evaluated."""
     fitted = {one.group for one in samples if one.split == "train"}
     return len(fitted & {one.group for one in samples if one.split != "train"})
 
 
 def _quoted(text: str) -> str:
-    """A stranger's text as a block of code: nothing in it is Markdown."""
+    """A stranger's text as a code block, so that none of it is read as Markdown."""
     cut = text if len(text) <= LONGEST_NOTICE else text[:LONGEST_NOTICE] + "\n…"
     return "\n".join(f"    {printable(line)}".rstrip() for line in cut.splitlines())

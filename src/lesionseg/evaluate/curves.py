@@ -1,7 +1,7 @@
 """Precision-recall and ROC curves with their areas, over all pixels, from a histogram of 8-bit probabilities.
 
-scikit-learn takes the cells of the histogram as weighted pixels. The curves pass through every probability that occurs,
-so the areas are exact for the stored ones.
+scikit-learn gets the cells of the histogram as weighted pixels. The curves have a point for every probability that
+occurs, so the areas are exact for the stored 8-bit probabilities.
 """
 
 from typing import NamedTuple
@@ -11,11 +11,11 @@ from sklearn import metrics
 
 from lesionseg.evaluate.histogram import LEVELS
 
-POINTS = 101  # most points of a thinned curve
+POINTS = 101  # at most, in a thinned curve
 
 
 class Curve(NamedTuple):
-    """A curve over falling thresholds: x and y float (points,), and the threshold of each point."""
+    """A curve over falling thresholds: x, y and threshold of its points, float (points,)."""
 
     x: np.ndarray
     y: np.ndarray
@@ -23,16 +23,16 @@ class Curve(NamedTuple):
 
 
 class Area(NamedTuple):
-    """An area under a curve, or None with the reason why there is none."""
+    """The area under a curve, or None and the reason."""
 
     value: float | None
     reason: str | None = None
 
 
 def roc(histogram: np.ndarray) -> tuple[Curve | None, Area]:
-    """False against true positive rate, from (0, 0) to (1, 1), and the area under it by trapezoids.
+    """True against false positive rate, from (0, 0) to (1, 1), and the area under it by the trapezoidal rule.
 
-    Undefined without lesion, without background, or where all pixels have one probability, which ranks nothing.
+    Undefined without lesion, without background, or where all pixels have the same probability.
     """
     if reason := _one_class(histogram):
         return None, Area(None, reason)
@@ -43,20 +43,20 @@ def roc(histogram: np.ndarray) -> tuple[Curve | None, Area]:
 
 
 def precision_recall(histogram: np.ndarray) -> tuple[Curve | None, Area]:
-    """Recall against precision, and the average precision: precision summed over the steps in recall.
+    """Precision against recall, and the average precision: precision summed over the steps in recall.
 
-    Undefined without lesion: recall has no denominator.
+    Undefined without lesion, as recall has no denominator.
     """
     if not histogram[1].any():
         return None, Area(None, "no lesion pixel")
     precision, recall, thresholds = metrics.precision_recall_curve(**_weighted(histogram))
     area = float(metrics.average_precision_score(**_weighted(histogram)))
-    # the last point, recall 0 at precision 1, belongs to no threshold
+    # the last point, recall 0 at precision 1, has no threshold
     return Curve(recall[-2::-1], precision[-2::-1], thresholds[::-1]), Area(area)
 
 
 def thinned(curve: Curve, points: int = POINTS) -> Curve:
-    """The curve with at most `points` points: those nearest to equal steps along its length, ends included."""
+    """The curve with at most `points` points, its ends included: those nearest to equal steps along its length."""
     if len(curve.x) <= points:
         return curve
     travelled = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(curve.x), np.diff(curve.y)))])
@@ -67,7 +67,7 @@ def thinned(curve: Curve, points: int = POINTS) -> Curve:
 
 
 def _weighted(histogram: np.ndarray) -> dict[str, np.ndarray]:
-    """The filled cells of a histogram, each as a pixel of that probability with its count as weight."""
+    """The non-empty cells of a histogram, each as one pixel weighted by its count."""
     actual, q = np.nonzero(histogram)
     return {"y_true": actual, "y_score": q / (LEVELS - 1), "sample_weight": histogram[actual, q]}
 

@@ -1,4 +1,4 @@
-"""From images to scores: predict, choose a threshold, measure every image on all cores, add up each split."""
+"""From images to scores: predict, choose a threshold, measure every image, collect the scores of each split."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -33,7 +33,7 @@ cv2.setNumThreads(1)  # the cores are shared out image by image; cv2's own threa
 
 @dataclass(frozen=True)
 class Case:
-    """One image to evaluate: where it stands in the processed arrays, and its original mask."""
+    """One image to evaluate: its row in the processed arrays, and its original mask."""
 
     id: str
     split: str
@@ -43,9 +43,9 @@ class Case:
 
 
 def cases(samples: Sequence[Sample], original_masks: dict[str, Path]) -> list[Case]:
-    """The images of every split but `train`: `val` first, in the order of the samples within a split.
+    """The images of every split but `train`: `val` first, and within a split in the order of the samples.
 
-    Raises InputError where there is none, or for every original mask that is missing.
+    Raises InputError where there are none, and for every original mask that is missing.
     """
     held_out = [(row, sample) for row, sample in enumerate(samples) if sample.split != "train"]
     if not held_out:
@@ -54,7 +54,7 @@ def cases(samples: Sequence[Sample], original_masks: dict[str, Path]) -> list[Ca
     for _, sample in held_out:
         path = original_masks.get(sample.id)
         if path is None:
-            problems.append(f"{sample.id}: processed, but not in the raw data; run `dvc repro` from the start")
+            problems.append(f"{sample.id}: not in the raw data, though processed; run `dvc repro` from the start")
         elif not path.is_file():
             problems.append(f"{path}: not found; run `dvc repro download`")
     if problems:
@@ -65,7 +65,7 @@ def cases(samples: Sequence[Sample], original_masks: dict[str, Path]) -> list[Ca
 
 @dataclass(frozen=True)
 class Predictor:
-    """How probabilities are made: by the network, averaged over views, refined along the edges of the image."""
+    """Predicts probabilities: the network's, averaged over views, then refined along the edges in the image."""
 
     model: nn.Module
     device: Device
@@ -79,7 +79,7 @@ class Predictor:
         return self.augmentation != "none" or self.refinement != "none"
 
     def maps(self, images: Rows, rows: Sequence[int]) -> Iterator[Maps]:
-        """Yield the 8-bit probabilities (H, W) for the rows of images uint8 (N, H, W, 3), in order."""
+        """Yield the 8-bit probabilities (H, W) of the `rows` of `images`, uint8 (N, H, W, 3), in order."""
         maps = predict(self.model, images, rows, self.device, self.augmentation)
         predicted = tqdm(maps, "predict", len(rows), unit="image", disable=None)
         refine = REFINERS[self.refinement]
@@ -94,9 +94,9 @@ class Predictor:
 
     @contextmanager
     def saved(self, images: Rows, rows: Sequence[int], path: Path) -> Iterator[Maps]:
-        """Write the final maps to `path` and give both, uint8 (M, H, W), mapped into memory read-only.
+        """Write the final maps to `path`, and give final and plain maps, uint8 (M, H, W), memory-mapped read-only.
 
-        The plain maps are gone when the context ends.
+        The plain maps are deleted when the context ends.
         """
         plain = path.with_name(f".plain.{path.name}")
         paths = [path, plain] if self.changes else [path]
@@ -131,9 +131,9 @@ def thresholds(
 ) -> dict[str, Threshold]:
     """The threshold of each split. No split is scored at a threshold that was chosen on it.
 
-    `rule` is `fixed`, or the split to choose on: `train`, for all the others; `val`, for the held-out splits,
-    while `val` itself keeps the fixed one. `chosen_on` gives the sweep of a split; it is asked for one only if
-    that is chosen on. Raises InputError where `val` would be chosen on for nothing.
+    `rule` is `fixed`, or the split to choose on: `train`, for all others, or `val`, for the held-out splits, while
+    `val` itself has the `fixed` threshold. `chosen_on` computes the sweep of a split, and is called only if the rule
+    needs one. Raises InputError where the rule is `val` and no other split is evaluated.
     """
     splits = list(dict.fromkeys(case.split for case in cases))
     if rule == "fixed":
@@ -149,12 +149,12 @@ def thresholds(
 
 
 def used(chosen: Mapping[str, Threshold]) -> Threshold:
-    """The threshold that the model is used with from then on: the chosen one, where one was chosen."""
+    """The threshold that the model is saved with: the chosen one, if one was chosen."""
     return next((one for one in chosen.values() if one.source != "fixed"), next(iter(chosen.values())))
 
 
 class Outputs(NamedTuple):
-    """Where predicted masks go: those at the network's resolution, and, with a folder, those at native size."""
+    """Where predicted masks are written: at the network's resolution, and at native size if there is a folder."""
 
     predicted: Path
     submission: Path | None = None
@@ -168,10 +168,10 @@ def evaluate(
     outputs: Outputs,
     workers: int,
 ) -> dict[str, SplitScores]:
-    """Measure every case and return the scores of each split; write the predicted masks.
+    """Measure every case, write the predicted masks, and return the scores of each split.
 
-    `maps` are uint8 (M, H, W) twice, entry i belonging to `cases[i]`; rows of cases are those of `data`. `settings`
-    gives that of each split. Memory holds two images a worker.
+    `maps` are two arrays uint8 (M, H, W), whose entry i belongs to `cases[i]`; `case.row` is a row of `data`.
+    `settings` are by split. Memory holds two images per worker.
     """
 
     def one(index: int):

@@ -1,8 +1,8 @@
-"""Histograms of 8-bit probabilities, apart for lesion and background: all a curve over thresholds needs.
+"""Histograms of 8-bit probabilities, separate for lesion and background: all that curves over thresholds need.
 
 A histogram is int64 (2, 256): row 0 the pixels that are background in truth, row 1 those that are lesion; column
-q holds the pixels whose probability is q / 255. Histograms add up over images, so a data set of any size is held
-in 4 KB, and nothing is lost: probabilities are stored with 8 bits.
+q counts the pixels whose probability is q / 255. Histograms add up over images, so a data set of any size takes 4 KB,
+without loss: probabilities are stored with 8 bits.
 """
 
 import numpy as np
@@ -24,7 +24,7 @@ def histogram(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
 def counts_by_level(histograms: np.ndarray) -> Counts:
     """Pixel counts for every threshold at once: int64 (..., 2, 256) -> Counts of arrays (..., 256).
 
-    Entry q takes as lesion every pixel whose 8-bit probability is at least q.
+    In entry q, pixels whose 8-bit probability is at least q count as lesion.
     """
     from_above = np.cumsum(histograms[..., ::-1], axis=-1)[..., ::-1]
     fp, tp = from_above[..., 0, :], from_above[..., 1, :]

@@ -1,7 +1,7 @@
 """The metrics of one image. Each entry of METRICS appears in detail.json, in per_image.csv and on the page.
 
-To add one, add its entry: its mean and interval then stand in its section of detail.json, its values are a column of
-per_image.csv, and the page shows both under its label.
+To add one, add its entry: its mean and interval then appear in its section of detail.json, its values as a column of
+per_image.csv, and both on the page under its label.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from lesionseg.scoring.counts import Counts
 
 @dataclass
 class Outcome:
-    """What a metric of one image is taken from."""
+    """What the metrics of one image are computed from."""
 
     counts: Counts  # pixels at the network's resolution
     native_counts: Counts  # pixels at native size, against the original mask
@@ -27,7 +27,7 @@ class Outcome:
 
     @cached_property
     def boundary(self) -> Boundary:
-        """What is measured between the two outlines at native size."""
+        """The distances between the two outlines at native size."""
         return compare_boundaries(self.predicted, self.truth)
 
     @property
@@ -44,7 +44,7 @@ class Metric:
     label: str  # on the page
     of: Callable[[Outcome], float]
     decimals: int = 4  # in per_image.csv
-    mean_name: str = ""  # of its mean, where that is called something else
+    mean_name: str = ""  # what its mean is called, if not `name`
 
     @property
     def mean(self) -> str:
@@ -52,7 +52,7 @@ class Metric:
         return self.mean_name or self.name
 
 
-METRICS: dict[str, tuple[Metric, ...]] = {  # by the section of detail.json that has their means
+METRICS: dict[str, tuple[Metric, ...]] = {  # by section of detail.json, which holds their means
     "per_image": (  # at the network's resolution
         Metric("dice", "Dice", lambda image: scores.dice(image.counts)),
         Metric("iou", "IoU", lambda image: scores.iou(image.counts)),

@@ -15,7 +15,7 @@ from lesionseg.scoring.counts import Counts, count
 
 
 class Truth(NamedTuple):
-    """An image and its mask: at the network's resolution and, the mask, as it came."""
+    """An image and its mask at the network's resolution, and the original mask."""
 
     image: np.ndarray  # uint8 (H, W, 3) RGB
     mask: np.ndarray  # uint8 (H, W) of 0 and 1
@@ -23,7 +23,7 @@ class Truth(NamedTuple):
 
 
 class Maps(NamedTuple):
-    """8-bit probabilities, uint8 (..., H, W): the final ones, and those of the network alone (maybe the same)."""
+    """8-bit probabilities, uint8 (..., H, W): the final ones, and those of the network alone (possibly the same)."""
 
     final: np.ndarray
     plain: np.ndarray
@@ -35,14 +35,14 @@ class Measurement:
 
     counts: Counts  # at the network's resolution
     plain: Counts  # the same without test-time augmentation and post-processing
-    plain_native: Counts  # and at native size
+    plain_native: Counts  # those, at native size
     histogram: np.ndarray  # int64 (2, 256), of the probabilities at the network's resolution
-    metrics: dict[str, float]  # by name, those of image_metrics.METRICS
-    properties: dict[str, float]  # of the image and its masks: what breakdowns go by
+    metrics: dict[str, float]  # of image_metrics.METRICS, by name
+    properties: dict[str, float]  # of the image and its masks, for the breakdowns
 
 
 class Measured(NamedTuple):
-    """A measurement, and the predicted masks it is of: uint8 of 0 and 1, (H, W) and (height, width)."""
+    """A measurement and the predicted masks, uint8 of 0 and 1: (H, W), and (height, width) at native size."""
 
     measurement: Measurement
     predicted: np.ndarray
@@ -50,7 +50,7 @@ class Measured(NamedTuple):
 
 
 def measure(maps: Maps, truth: Truth, level: int, cleaning: Cleaning) -> Measured:
-    """Measure one image. A pixel is lesion where its 8-bit probability is at least `level`, then comes `cleaning`."""
+    """Measure one image: pixels with an 8-bit probability of at least `level` count as lesion, before `cleaning`."""
     final, plain = maps
     predicted, shaped = cleaned(final, level, cleaning)
     original = truth.original

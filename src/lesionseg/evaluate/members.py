@@ -1,4 +1,4 @@
-"""The members of an ensemble beside the ensemble: how much of a score is the seed's."""
+"""An ensemble compared with its members: how much of a score depends on the seed."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -24,8 +24,8 @@ def compare_members(
     thresholds: Mapping[str, float],
     device: torch.device,
 ) -> dict[str, dict[str, Scores]]:
-    """Scores by split, then by `ensemble`, `member 1`, …: at the network's size, the split's threshold, and without
-    what is done after the network.
+    """Scores by split, then by `ensemble`, `member 1`, …: at the network's size and the split's threshold, without
+    post-processing.
 
     `plain` are the ensemble's 8-bit probabilities (M, H, W) of the cases.
     """
@@ -40,7 +40,7 @@ def compare_members(
 def _scores(
     maps: Iterable[np.ndarray], data: Processed, cases: Sequence[Case], thresholds: Mapping[str, float]
 ) -> dict[str, Scores]:
-    """Of one network, by split."""
+    """The scores of one network by split."""
     counted: dict[str, list[Counts[int]]] = {}
     for probabilities, case in zip(maps, cases, strict=True):
         predicted = probabilities >= level(thresholds[case.split])

@@ -3,17 +3,17 @@
 import cv2
 import numpy as np
 
-RING = 0.08  # of the longer side: width of the skin around a lesion that it is compared with
+RING = 0.08  # of the longer side: width of the ring of skin that a lesion is compared with
 BLACK = 12  # CIELAB lightness (0 to 100) below which a pixel is the dark frame of the lens, not skin
-DARK, LINE, LENGTH = 8, 9 / 256, 0.15  # a hair: lightness below its surroundings, width and length / longer side
-EDGE = 0.015  # of the longer side: not searched, lines there are the edge of the image
+DARK, LINE, LENGTH = 8, 9 / 256, 0.15  # a hair: how much darker than its surroundings; width and length / longer side
+EDGE = 0.015  # of the longer side: a margin that is not searched, where lines are the edge of the image
 
 
 def contrast(image: np.ndarray, mask: np.ndarray) -> float:
     """The colour difference between a lesion and the skin around it: CIE 1976 Delta E*ab of their median colours.
 
-    `image` is uint8 (H, W, 3) RGB, `mask` uint8 (H, W). Colours that differ by 2 are just told apart by eye. NaN
-    where there is no lesion, or no skin around it in the picture.
+    `image` is uint8 (H, W, 3) RGB, `mask` uint8 (H, W). A difference of 2 is just visible. NaN where there is no
+    lesion, or no skin around it in the picture.
     """
     width = max(1, round(RING * max(mask.shape)))
     around = cv2.dilate(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * width + 1, 2 * width + 1))) > mask
@@ -25,10 +25,10 @@ def contrast(image: np.ndarray, mask: np.ndarray) -> float:
 
 
 def hair(image: np.ndarray) -> float:
-    """The share of an image, uint8 (H, W, 3) RGB, that long thin dark lines cover.
+    """The share of an image, uint8 (H, W, 3) RGB, that is covered by long thin dark lines.
 
-    Dark thin structures are what a morphological closing fills (the first step of DullRazor, Lee et al. 1997); those
-    long enough are hairs. So are a ruler's marks, which cover 1 % at most, and sometimes lines of a skin marker.
+    A morphological closing fills thin dark structures (the first step of DullRazor, Lee et al. 1997); those that are
+    long enough count as hairs. So do the marks of a ruler, which cover 1 % at most, and sometimes skin-marker lines.
     """
     lightness, side = _lab(image)[..., 0], max(image.shape[:2])
     width = max(3, round(LINE * side))

@@ -1,4 +1,4 @@
-"""The scores of one split: measurements of its images in, numbers and table rows out."""
+"""The scores of one split: from the measurements of its images to means, intervals and table rows."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from lesionseg.scoring.counts import Counts
 
 Numbers = dict[str, float | int | str | None]
 
-COMPARED = {  # of the sections of detail.json, what a person compares between runs: metrics/evaluation.json
+COMPARED = {  # the part of detail.json that people compare between runs: metrics/evaluation.json
     "pooled": ("dice", "iou", "precision", "recall"),
     "per_image": ("dice", "iou"),
     "official": ("threshold_jaccard", "failure_rate"),
@@ -26,7 +26,7 @@ COMPARED = {  # of the sections of detail.json, what a person compares between r
     "calibration": ("expected_calibration_error",),
 }
 IN_BREAKDOWNS = ("dice", "iou", "precision", "recall", "threshold_jaccard", "failed", "hd95")
-PROPERTY_DECIMALS = {  # of the columns of per_image.csv that are no metric
+PROPERTY_DECIMALS = {  # for the columns of per_image.csv that are not metrics
     "lesion_fraction": 6,
     "predicted_fraction": 6,
     "touches_border": 0,
@@ -38,14 +38,14 @@ PROPERTY_DECIMALS = {  # of the columns of per_image.csv that are no metric
 
 
 def compared(detail: Mapping) -> dict:
-    """The few of a split's numbers that are worth a column where runs are compared."""
+    """The few numbers of a split that are worth comparing between runs."""
     sections = {section: {name: detail[section][name] for name in names} for section, names in COMPARED.items()}
     said = {name: detail[name] for name in ("images", "threshold", "chosen_on") if name in detail}
     return {**said, **sections}
 
 
 def chosen_by_val(trained: Mapping) -> str | None:
-    """What training chose by the scores of `val`, from the metadata of the weights; None where nothing."""
+    """What training chose by the scores of `val`, from the metadata of the weights; None if nothing."""
     choices = []
     if trained.get("train.keep") == "best":
         choices.append("the epoch (train.keep: best)")
@@ -56,13 +56,13 @@ def chosen_by_val(trained: Mapping) -> str | None:
 
 @dataclass(frozen=True)
 class Setting:
-    """What the scores of a split were taken with, and what is to be said beside them."""
+    """The settings that a split is scored with, and what qualifies its scores."""
 
     threshold: float = 0.5
     threshold_from: str = "fixed"  # the split that the threshold was chosen on
     cleaning: Cleaning = field(default_factory=Cleaning)  # of the thresholded masks
     refined: bool = False  # whether the probabilities differ from the network's own
-    chosen_on: str | None = None  # what was chosen by the scores of this very split: they flatter
+    chosen_on: str | None = None  # what was chosen by the scores of this very split, which makes them optimistic
 
     @property
     def postprocessed(self) -> bool:
@@ -71,7 +71,7 @@ class Setting:
 
 
 class SplitScores:
-    """Collects the measurements of a split: a few numbers an image, and one histogram for all of them."""
+    """Collects the measurements of a split: a few numbers per image, and one histogram for all images."""
 
     def __init__(self, setting: Setting = Setting()) -> None:
         self._setting = setting
@@ -83,7 +83,7 @@ class SplitScores:
         self._properties: list[np.ndarray] = []
 
     def add(self, name: str, group: str, measured: Measurement) -> None:
-        """Add the image called `name`, of the duplicate group `group`."""
+        """Add the image called `name`, which belongs to the duplicate group `group`."""
         self._ids.append(name)
         self._groups.append(group)
         self.sweep.add(measured.histogram)
@@ -94,9 +94,9 @@ class SplitScores:
         self._properties.append(np.array([measured.properties[name] for name in PROPERTY_DECIMALS], float))
 
     def detail(self, resampling: Resampling, metadata: Mapping[str, Mapping[str, str]]) -> dict:
-        """Every number of the split, the means and pooled scores with their intervals.
+        """All results of the split; means and pooled scores have intervals.
 
-        `metadata` maps ids to columns of which there is a breakdown each.
+        `metadata` maps ids to columns; each column gives a breakdown.
         """
         setting, values = self._setting, self._values()
         said = {"images": len(self._ids), "threshold": setting.threshold, "threshold_from": setting.threshold_from}
@@ -120,7 +120,7 @@ class SplitScores:
         }
 
     def table(self) -> list[dict]:
-        """One row an image: its metrics, its pixel counts at the network's resolution, and its properties."""
+        """One row per image: its metrics, its pixel counts at the network's resolution, and its properties."""
         values, counts = self._values(), self._counts_of("final")
         decimals = {metric.name: metric.decimals for metrics in METRICS.values() for metric in metrics}
         return [
@@ -145,7 +145,7 @@ class SplitScores:
         ]
 
     def _pooled(self, resampling: Resampling) -> Numbers:
-        """The overlap scores of all pixels as one image, with intervals over images."""
+        """The overlap scores of the pixels of all images taken together, with intervals over images."""
         table = np.array(self._counts["final"], float)
 
         def statistic(weights: np.ndarray) -> np.ndarray:
@@ -169,7 +169,7 @@ class SplitScores:
         return _join(_with_interval(named[name], _mean(column), *ends[name]) for name, column in columns.items())
 
     def _empty_masks(self) -> Numbers:
-        """The images whose distances are the diagonal by rule, as lesion was found in one of the two masks only."""
+        """Median HD95, and how many lesions were missed or invented: their distances are the diagonal by definition."""
         values = self._values()
         lesion, predicted = values["lesion_fraction"] > 0, values["predicted_fraction"] > 0
         return {
@@ -179,7 +179,7 @@ class SplitScores:
         }
 
     def _over_all_pixels(self) -> dict[str, Numbers]:
-        """What is taken from the histogram of all pixels, whatever the threshold, and the confusion matrix."""
+        """The scores that depend on no threshold, from the histogram of all pixels, and the confusion matrix."""
         histogram = self.sweep.histogram
         areas: Numbers = {}
         for name, curve in (("average_precision", curves.precision_recall), ("roc_auc", curves.roc)):
@@ -201,7 +201,7 @@ class SplitScores:
     def _postprocessing(self, resampling: Resampling) -> dict[str, dict]:
         """The scores of the network's own masks, and what test-time augmentation and post-processing changed.
 
-        The changes are means of differences image by image, all their intervals at once at the confidence of one.
+        A change is the mean difference over images; its interval is Bonferroni-corrected for the number of changes.
         """
         values, plain, plain_native = self._values(), self._counts_of("plain"), self._counts_of("plain_native")
         alone = {
@@ -229,7 +229,7 @@ class SplitScores:
     def _breakdowns(
         self, values: Mapping[str, np.ndarray], metadata: Mapping[str, Mapping[str, str]], resampling: Resampling
     ) -> dict[str, dict[str, Numbers]]:
-        """Means over groups of images, each with the number of its images."""
+        """The number of images in each group, and their mean scores."""
         limits = {cut.name: cut.limits for cut in CUTS}
         found = {}
         for name, groups in (by_property(values) | by_metadata(self._ids, metadata)).items():
@@ -260,7 +260,7 @@ def _join(parts: Iterable[Numbers]) -> Numbers:
 
 
 def _verdict(low: float, high: float) -> str:
-    """What the interval of a mean change says of it."""
+    """A mean change in words, by its interval."""
     if np.isnan(low):
         return "too few images to tell"
     if low > 0:
@@ -278,5 +278,5 @@ def _rounded(value: float | None) -> float | None:
 
 
 def _short(value: float, digits: int) -> str:
-    """A number for the table: empty where undefined."""
+    """A number for the table; empty where undefined."""
     return "" if np.isnan(value) else f"{value:.{digits}f}"

@@ -11,12 +11,12 @@ from lesionseg.common.files import atomic
 _README = """\
 Predicted masks at native size, one folder for each evaluated split: <split>/<id>_segmentation.png, 8-bit grey,
 0 background and 255 lesion, the layout of an ISIC 2018 Task 1 submission (zip the files of one split).
-They are written when evaluate.submission is true in params.yaml; otherwise this file is alone here.
+They are written if evaluate.submission is true in params.yaml; otherwise the folder holds only this file.
 """
 
 
 def start(folder: str | Path) -> None:
-    """Make the submission folder anew, with a README in it: DVC expects the folder, masks or not."""
+    """Start an empty submission folder with a README: DVC expects the folder even without masks."""
     shutil.rmtree(folder, ignore_errors=True)
     with atomic(Path(folder) / "README.txt") as temporary:
         temporary.write_text(_README, encoding="utf-8")

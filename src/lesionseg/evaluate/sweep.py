@@ -1,4 +1,4 @@
-"""Scores over every threshold, and the choice of one."""
+"""Scores at every threshold, and the choice of the best."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ COLUMNS = ("threshold", "dice", "iou", "precision", "recall", "dice_per_image", 
 
 
 class Sweep:
-    """Adds up, image by image, what the scores at every threshold are made of; 6 KB however many images."""
+    """Adds up, image by image, what the scores at every threshold need: 6 KB for any number of images."""
 
     def __init__(self) -> None:
         self.images = 0
@@ -35,6 +35,6 @@ class Sweep:
         return list(zip(THRESHOLDS, *(map(float, values) for values in (*pooled, *averaged)), strict=True))
 
     def best(self) -> float:
-        """The threshold with the highest mean Dice over images; of equal ones the nearest to 0.5."""
+        """The threshold with the highest mean Dice over images; of equal ones, the one nearest to 0.5."""
         dice = {threshold: self._dice[level(threshold)] / self.images for threshold in THRESHOLDS}
         return max(THRESHOLDS, key=lambda threshold: (round(dice[threshold], 9), -abs(threshold - 0.5)))

@@ -1,4 +1,4 @@
-"""An evaluation as CSV tables: per image to sort, and curves in the form that DVC's plot templates draw."""
+"""An evaluation as CSV tables: the scores of every image, and curves as DVC's plot templates take them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +15,8 @@ DIGITS = 4
 def write_tables(folder: Path, splits: Mapping[str, SplitScores]) -> None:
     """Write per_image.csv and the curves of every split to `folder`.
 
-    thresholds.csv, calibration.csv, precision_recall.csv, roc.csv and confusion.csv have a row a point, at most 101
-    a split, and none for a curve that is undefined. Every table has a column `split`.
+    thresholds.csv, calibration.csv, precision_recall.csv, roc.csv and confusion.csv have one row per point, at most 101
+    per split, and none where a curve is undefined. Every table has a column `split`.
     """
     rows = [{"id": row.pop("id"), "split": split, **row} for split, scored in splits.items() for row in scored.table()]
     write_csv(folder / "per_image.csv", list(rows[0]), rows)

@@ -1,4 +1,4 @@
-"""The images of each split that were segmented worst, as one small picture: what to expect where it fails."""
+"""The worst-segmented images of each split as one small picture: what failures look like."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from lesionseg.evaluate.split_scores import SplitScores
 from lesionseg.formats.processed import Processed
 from lesionseg.inference.outline import outlined
 
-COUNT = 4  # images of a split
+COUNT = 4  # images per split
 PANEL, GAP = 224, 4  # pixels
 
 
 @dataclass(frozen=True)
 class Worst:
-    """An image, by its place among the cases, and its score."""
+    """An image, its index among the cases, and its score."""
 
     id: str
     place: int
@@ -26,7 +26,7 @@ class Worst:
 
 
 def worst(cases: Sequence[Case], scored: Mapping[str, SplitScores]) -> dict[str, list[Worst]]:
-    """By split, the images with the lowest Dice, the lowest first; of equal ones by id."""
+    """By split, the images with the lowest Dice, the lowest first; ties go by id."""
     place = {case.id: index for index, case in enumerate(cases)}
     found = {}
     for split, scores in scored.items():
@@ -37,7 +37,7 @@ def worst(cases: Sequence[Case], scored: Mapping[str, SplitScores]) -> dict[str,
 
 @dataclass(frozen=True)
 class Pictures:
-    """Where the photographs and both their masks are found."""
+    """Where to find the photographs with their true and predicted masks."""
 
     cases: Sequence[Case]
     data: Processed

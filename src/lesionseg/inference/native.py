@@ -7,8 +7,8 @@ import numpy as np
 def resize(probabilities: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Resize 8-bit probabilities (H, W) to the `shape` (height, width) of the original, uint8.
 
-    Each axis by itself: area averages where it shrinks, bilinear, in OpenCV's bit-exact fixed-point form, where it
-    grows. OpenCV's own area averages are none as soon as one axis grows.
+    Each axis on its own: area averages where it shrinks, bilinear in OpenCV's bit-exact fixed-point form where it
+    grows. (OpenCV's INTER_AREA stops averaging as soon as one axis grows.)
     """
     height, width = shape
     smaller = min(height, probabilities.shape[0]), min(width, probabilities.shape[1])

@@ -1,4 +1,4 @@
-"""The outlines of masks over the photograph, smooth, at the size of a picture to be looked at."""
+"""Smooth outlines of masks, drawn over the photograph at the size of a picture to look at."""
 
 from collections.abc import Mapping
 
@@ -7,12 +7,12 @@ import numpy as np
 from PIL import Image
 
 TRUTH = "#56b4e9"  # sky blue: the true outline
-PREDICTION = "#e69f00"  # orange: the predicted outline. Both of Okabe and Ito's (2008) set for the colour-blind
+PREDICTION = "#e69f00"  # orange: the predicted outline. Both from Okabe and Ito's (2008) colour-blind safe set
 
-PANEL = 256  # pixels: longer side of a picture up to which lines have the width below; in larger ones it grows
+PANEL = 256  # pixels: up to this longer side lines have the width below; in larger pictures they grow with it
 SUPERSAMPLING = 2  # outlines are drawn this much larger, so that their edges are smooth
 EDGE = 1.5  # pixels between the edge of the photograph and the outline of a mask that reaches it
-LINES = (  # width in pixels, colour, opacity; in this order, so that both show where the outlines coincide
+LINES = (  # mask, width in pixels, colour, opacity; drawn in this order, both outlines show where they coincide
     ("truth", 4.2, "#000000", 0.35),
     ("truth", 2.8, TRUTH, 1.0),
     ("predicted", 2.6, "#000000", 0.35),
@@ -23,9 +23,9 @@ LINES = (  # width in pixels, colour, opacity; in this order, so that both show 
 def outlined(image: np.ndarray, masks: Mapping[str, np.ndarray], size: tuple[int, int]) -> np.ndarray:
     """The photograph uint8 (H, W, 3) with outlines: uint8 (height, width, 3) for size (height, width).
 
-    `masks` are uint8 (h, w) of 0 and 1, under the names `truth` and `predicted`, of which one may be missing. Where a
-    mask reaches the edge of the photograph its outline runs along the edge, so that a prediction of nothing but lesion
-    has a frame and a prediction of none has no line at all.
+    `masks` are uint8 (h, w) of 0 and 1, named `truth` and `predicted`; one may be missing. Where a mask reaches the
+    edge of the photograph its outline runs along the edge: a mask that is all lesion is framed, an empty one has no
+    outline.
     """
     thickness = max(1.0, max(size) / PANEL)
     picture = resized(image, size).astype(np.float32)
@@ -52,7 +52,7 @@ def rgb(colour: str) -> tuple[int, int, int]:
 def _distance_to_border(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Distance of each pixel to the mask's border, in pixels of `size`; infinite without lesion.
 
-    A mask that reaches the edge of the photograph has its border EDGE pixels inside, where the whole line is seen.
+    Where a mask reaches the edge of the photograph, its border is EDGE pixels inside, so that the whole line shows.
     """
     large = (size[0] * SUPERSAMPLING, size[1] * SUPERSAMPLING)
     inside = (resized(255 * mask, large) >= 128).astype(np.uint8)

@@ -14,9 +14,9 @@ import numpy as np
 class Cleaning:
     """Operations on the thresholded mask, in this order. The defaults do nothing.
 
-    `opening`: radius in pixels of the disc that is opened with (removes specks and thin bridges), 0: none.
+    `opening`: radius in pixels of a morphological opening (removes specks and thin bridges); 0: none.
     `keep_largest`: only the largest 4-connected component stays.
-    `fill_holes`: background that is enclosed by lesion becomes lesion.
+    `fill_holes`: background enclosed by lesion becomes lesion.
     """
 
     opening: int = 0
@@ -27,7 +27,7 @@ class Cleaning:
         return self != Cleaning()
 
     def __call__(self, mask: np.ndarray) -> np.ndarray:
-        """Clean a mask, uint8 (H, W) of 0 and 1; returns another of the kind."""
+        """Clean a mask, uint8 (H, W) of 0 and 1, and return one like it."""
         if self.opening:
             mask = open_disc(mask, self.opening)
         if self.keep_largest:
@@ -38,7 +38,7 @@ class Cleaning:
 
 
 def open_disc(mask: np.ndarray, radius: int) -> np.ndarray:
-    """Morphological opening with a disc; the lesion is taken to go on beyond the image's edge."""
+    """Morphological opening with a disc; beyond the image's edge the lesion counts as going on."""
     offsets = np.arange(-radius, radius + 1)
     disc = (offsets[:, None] ** 2 + offsets**2 <= radius**2).astype(np.uint8)
     return cv2.morphologyEx(mask, cv2.MORPH_OPEN, disc)
@@ -60,7 +60,7 @@ def filled(mask: np.ndarray) -> np.ndarray:
 
 
 def cleaned(probabilities: np.ndarray, level: int, cleaning: Cleaning) -> tuple[np.ndarray, np.ndarray]:
-    """Threshold 8-bit probabilities (H, W) and clean: the mask, uint8 (H, W), and probabilities that enlarge to it."""
+    """Threshold 8-bit probabilities (H, W) and clean: the mask, uint8 (H, W), and probabilities that agree with it."""
     mask = (probabilities >= level).view(np.uint8)
     if not cleaning:
         return mask, probabilities

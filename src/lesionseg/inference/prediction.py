@@ -1,7 +1,7 @@
-"""The network's probabilities for images of any number, a batch at a time, as 8-bit arrays.
+"""The network's probabilities for any number of images, a batch at a time, as 8-bit arrays.
 
-In single precision, with TF32 off: the scores of an evaluation then depend neither on the batch size nor on
-whether the hardware has a faster, coarser format.
+Computed in single precision with TF32 off, so that scores depend neither on the batch size nor on whether the hardware
+has a faster, coarser number format.
 """
 
 import math
@@ -23,15 +23,15 @@ from lesionseg.inference.settings import VIEWS
 PRECISION = "float32"  # of the forward pass, whatever the network was trained in
 PACKAGES = ("torch", "numpy", "pillow", "opencv-python-headless")  # that compute a mask from a photograph
 
-# Pixels of a batch. On a CPU that of one image of 256×256: the features of more leave its caches, and a batch of 8 took
-# a third longer an image. On a GPU a U-Net of base width 64 takes 6.4 GiB for it. Members and views come one after
-# another, and add nothing.
+# Pixels in a batch. On a CPU one image of 256×256: the features of more do not fit its caches, and a batch of 8 took a
+# third longer per image. On a GPU a U-Net of base width 64 needs 6.4 GiB for such a batch. Members and views are
+# computed one after another and need no more.
 PIXELS = {"cpu": 256 * 256, "cuda": 64 * 256 * 256}
 MOST_IMAGES = {"cpu": 8, "cuda": 64}
 
 
 class Prediction(NamedTuple):
-    """uint8 (H, W) twice: round(255 p) of the image as it is, and of the average over all views."""
+    """8-bit probabilities, round(255 p), uint8 (H, W): of the image as it is, and averaged over all views."""
 
     plain: np.ndarray
     averaged: np.ndarray
@@ -58,11 +58,11 @@ def stream(
 ) -> Iterator[Prediction]:
     """Yield the prediction for each of the images, uint8 (H, W, 3) RGB of one size, in order.
 
-    `augmentation` is a key of VIEWS: the probabilities (not the logits) of the image, of its mirror images and,
-    with `flips_rotations`, of both turned by 90 degrees are turned back and averaged.
+    `augmentation` is a key of VIEWS: the probabilities (not the logits) of the image, of its mirror images and, with
+    `flips_rotations`, of both turned by 90 degrees are mapped back and averaged.
 
-    Memory holds one batch, of as many images as `batch_size` says; where that is too much for the device, of half as
-    many from then on. Raises InputError where it cannot hold one image.
+    Memory holds one batch of `batch_size` images; where that is too much for the device, the batch is halved from then
+    on. Raises InputError where not even one image fits.
     """
     if augmentation not in VIEWS:
         raise ValueError(f"augmentation is {augmentation!r}, expected one of {', '.join(VIEWS)}")
@@ -84,7 +84,7 @@ def stream(
 
 
 def batch_size(device: torch.device, shape: tuple[int, int]) -> int:
-    """Images of the `shape` (height, width) to predict at once."""
+    """How many images of the `shape` (height, width) to predict at once."""
     kind = device.type if device.type in PIXELS else "cpu"
     return min(MOST_IMAGES[kind], max(1, PIXELS[kind] // math.prod(shape)))
 
@@ -100,11 +100,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 def _attempt(
     model: nn.Module, images: Sequence[np.ndarray], batch: int, device: torch.device, augmentation: str
 ) -> list[Prediction] | None:
-    """The predictions for at most `batch` images; None where the memory does not hold them."""
+    """The predictions for at most `batch` images; None where they do not fit into memory."""
     try:
         with torch.inference_mode(), _single_precision():
             inputs = torch.from_numpy(np.stack(images)).to(device).permute(0, 3, 1, 2).float() / 255
-            # the last batch is filled up: an image's prediction must not depend on how many go with it
+            # the last batch is padded: a prediction must not depend on how many images share its batch
             inputs = functional.pad(inputs, (0, 0, 0, 0, 0, 0, 0, batch - len(images)))
             plain, averaged = (quantised(view).cpu().numpy() for view in average_views(model, inputs, augmentation))
     except (RuntimeError, MemoryError) as error:
@@ -115,7 +115,7 @@ def _attempt(
 
 
 def _smaller(batch: int, shape: tuple[int, int], device: torch.device) -> int:
-    """Half the batch, after giving back what the attempt with all of it left allocated."""
+    """Half the batch size, once the memory of the failed attempt is released."""
     if batch == 1:
         where = "the machine's memory" if device.type == "cpu" else f"the memory of {device}"
         cure = "; predict on the CPU, or train a narrower network" if device.type != "cpu" else ""
@@ -132,7 +132,7 @@ def average_views(model: nn.Module, inputs: Tensor, augmentation: str) -> tuple[
     for view in range(1, VIEWS[augmentation]):
         flips = [axis for bit, axis in ((1, -1), (2, -2)) if view & bit]
         mirrored = inputs.flip(flips) if flips else inputs
-        if view & 4:  # turned by 90 degrees; rot90 and an empty flip are what torch.onnx does not know
+        if view & 4:  # turned by 90 degrees; torch.onnx knows neither rot90 nor an empty flip
             seen = _probabilities(model, mirrored.flip(-1).transpose(-2, -1)).flip(-2).transpose(-2, -1)
         else:
             seen = _probabilities(model, mirrored)
@@ -145,13 +145,13 @@ def _probabilities(model: nn.Module, inputs: Tensor) -> Tensor:
 
 
 def quantised(probabilities: Tensor) -> Tensor:
-    """Probabilities as uint8, 255 stands for 1."""
+    """Probabilities as uint8; 255 stands for 1."""
     return (probabilities * 255).round().to(torch.uint8)
 
 
 @contextmanager
 def _single_precision() -> Iterator[None]:
-    """Full float32 in convolutions and products, by the same algorithm each time."""
+    """Full float32 in convolutions and matrix products, with the same algorithm every time."""
     cudnn: Any = torch.backends.cudnn  # torch's types leave out the operations of both
     mkldnn: Any = torch.backends.mkldnn
     operations = (cudnn.conv, torch.backends.cuda.matmul, mkldnn.conv, mkldnn.matmul)

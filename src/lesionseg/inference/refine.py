@@ -1,4 +1,4 @@
-"""Refinement of a probability map by its photograph: pixels that are near and alike tend to be labelled alike."""
+"""Refinement of a probability map by its photograph: pixels that are close and similar get similar labels."""
 
 from collections.abc import Callable
 
@@ -7,23 +7,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# Of the conditional random field. Lengths are shares of the image's longer side, so that they mean the same at every
-# resolution; the values did best on real photographs (docs/evaluation.md).
-WINDOW = 5  # pixels on each side that a pixel is compared with, `STEP` apart
+# The conditional random field. Lengths are shares of the image's longer side, so that they mean the same at every
+# resolution; these values did best on real photographs (docs/evaluation.md).
+WINDOW = 5  # a pixel is compared with this many on each side, `STEP` apart
 STEP = 1 / 64
-NEAR = 1 / 24  # standard deviation of the distance at which pixels influence each other
-ALIKE = 0.03  # standard deviation of the difference in colour, in [0, 1]
+NEAR = 1 / 24  # standard deviation of the kernel in position
+ALIKE = 0.03  # standard deviation of the kernel in colour, values in [0, 1]
 WEIGHT = 3.0  # of the neighbours' votes against the network's logit
 ITERATIONS = 5
 
 
 def crf(probabilities: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """Refine 8-bit probabilities (H, W) by the RGB image uint8 (H, W, 3): a CRF's marginals, uint8 (H, W).
+    """Refine 8-bit probabilities (H, W) by the RGB image uint8 (H, W, 3); returns a CRF's marginals, uint8 (H, W).
 
     A conditional random field with the network's logits as unary terms and one Gaussian pairwise term in position and
-    colour (Krähenbühl and Koltun 2011, arXiv 1210.5644), solved by mean-field iterations, its pairwise term cut off at
-    a local window (Teichmann and Cipolla 2018, arXiv 1805.04777). With two labels the Potts model leaves one number a
-    pixel: its logit is the network's plus the mean over its window of the neighbours' 2q - 1, weighted by the kernel.
+    colour (Krähenbühl and Koltun 2011, arXiv 1210.5644), solved by mean-field iterations, the pairwise term limited to
+    a local window (Teichmann and Cipolla 2018, arXiv 1805.04777). With two labels the Potts model needs one number per
+    pixel: its logit is the network's plus the kernel-weighted mean of 2q - 1 over the neighbours in its window.
     """
     with torch.inference_mode():
         colours = torch.from_numpy(image.astype(np.float32) / 255).permute(2, 0, 1)[None]
@@ -44,7 +44,7 @@ def marginals(probabilities: Tensor, colours: Tensor) -> Tensor:
 
 
 def _kernel(colours: Tensor, step: int) -> Tensor:
-    """The Gaussian of position and colour between each pixel and those of its window, itself left out: (K, H, W)."""
+    """The Gaussian in position and colour between each pixel and the others in its window: (K, H, W)."""
     height, width = colours.shape[-2:]
     offsets = step * torch.arange(-WINDOW, WINDOW + 1, dtype=torch.float32)
     distance = (offsets[:, None] ** 2 + offsets**2).reshape(-1, 1, 1) / (NEAR * max(height, width)) ** 2

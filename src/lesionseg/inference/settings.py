@@ -1,4 +1,4 @@
-"""What is done after the network to come from probabilities to a mask: the part of a model that is no weight."""
+"""The settings that turn a network's probabilities into a mask: the part of a model beside its weights."""
 
 import math
 from collections.abc import Mapping
@@ -18,12 +18,12 @@ LARGEST_OPENING = 64  # pixels, as in the schema of evaluate.opening
 
 @dataclass(frozen=True)
 class Settings:
-    """Named as in the `evaluate` group of params.yaml, where each is explained. The defaults do nothing.
+    """Named as in the `evaluate` group of params.yaml, which explains each. The defaults change nothing.
 
-    Raises InputError, a line for every value of a wrong type or out of its range.
+    Raises InputError with a line for every value of the wrong type or out of range.
     """
 
-    threshold: float = 0.5  # in (0, 1), against probabilities of 8 bits
+    threshold: float = 0.5  # in (0, 1), applied to 8-bit probabilities
     test_time_augmentation: str = "none"  # one of VIEWS
     refinement: str = "none"  # one of REFINEMENTS
     opening: int = 0  # pixels at the network's size
@@ -33,7 +33,7 @@ class Settings:
     def __post_init__(self) -> None:
         problems = []
         if type(self.threshold) not in (int, float) or not 0 < self.threshold < 1:
-            problems.append(f"threshold: found {self.threshold!r}, expected a number between 0 and 1, without them")
+            problems.append(f"threshold: found {self.threshold!r}, expected a number above 0 and below 1")
         for name, choices in (("test_time_augmentation", VIEWS), ("refinement", REFINEMENTS)):
             value = getattr(self, name)
             if not isinstance(value, str) or value not in choices:
@@ -59,12 +59,12 @@ class Settings:
         return Cleaning(self.opening, self.keep_largest, self.fill_holes)
 
     def as_dict(self) -> dict[str, float | str | int | bool]:
-        """By name, as they are kept in a model file."""
+        """By name, as a model file holds them."""
         return asdict(self)
 
     @classmethod
     def of(cls, said: object) -> "Settings":
-        """Read what `as_dict` gave; InputError where it is anything else: a model file may be a stranger's."""
+        """Read what `as_dict` gave. Raises InputError for anything else: a model file may be a stranger's."""
         names = [field.name for field in fields(cls)]
         if not isinstance(said, Mapping):
             raise InputError(f"settings: found {str(said)[:200]!r}, expected {', '.join(names)}")

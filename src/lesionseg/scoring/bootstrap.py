@@ -1,12 +1,12 @@
 """Bootstrap confidence intervals: how far a score would move with other images of the same kind.
 
-What is drawn with replacement are duplicate groups, each with all its images: two photographs of one lesion are not
-two independent ones, and drawing them apart gives intervals that are too narrow (where every lesion has two, nominal
-95 % are 83 %). An image without duplicates is a group of its own.
+Duplicate groups are drawn with replacement, each with all its images: two photographs of one lesion are not
+independent, and drawing them separately makes the intervals too narrow (where every lesion has two, a nominal 95 %
+covers 83 %). An image without duplicates is a group of its own.
 
 The interval is the expanded percentile interval (Hesterberg 2015, doi 10.1080/00031305.2015.1089789): the quantiles of
-the resampled scores, taken as much farther out as Student's t lies outside the normal distribution, since plain
-percentiles are too narrow for few images. Below `FEWEST` groups even that is no interval, and there is none.
+the resampled scores, taken farther out by as much as Student's t exceeds the normal distribution, as plain percentiles
+are too narrow for few images. With fewer than `FEWEST` groups even that is unreliable, and there is no interval.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,23 +17,23 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 FEWEST = 10  # groups
-_CHUNK = 1 << 22  # numbers drawn at a time: bounds memory, whatever the number of images
+_CHUNK = 1 << 22  # numbers drawn at a time: bounds memory for any number of images
 
-# From weights float (S, images), how often each image is in each of S resamples, to K scores of each: float (S, K).
+# From weights float (S, images), how often each of S resamples contains each image, to K scores each: float (S, K).
 Statistic = Callable[[np.ndarray], np.ndarray]
 
 
 class Resampling(NamedTuple):
-    """How to resample: the number of resamples, the seed that draws them, and the share the interval covers."""
+    """How to resample: the number of resamples, their seed, and the confidence level of the interval."""
 
     samples: int
     seed: int
     confidence: float = CONFIDENCE
 
     def split_between(self, comparisons: int) -> "Resampling":
-        """The same for so many comparisons at once: all their intervals together cover at least `confidence`.
+        """The same for several comparisons at once, whose intervals together hold with at least `confidence`.
 
-        Bonferroni's correction: each interval leaves out its share of what one may.
+        Bonferroni's correction: the error allowed is divided between the intervals.
         """
         return self._replace(confidence=1 - (1 - self.confidence) / comparisons)
 
@@ -48,8 +48,8 @@ class Intervals(NamedTuple):
 def intervals(statistic: Statistic, groups: Sequence[str], resampling: Resampling) -> Intervals:
     """The intervals of K scores, all from the same resamples; `groups` (images,) names the group of each image.
 
-    A resample in which a score is undefined (NaN) is left out of that score's interval; a score that is never
-    defined has none, and below `FEWEST` groups no score has one: `too_few` says so in words.
+    A resample in which a score is undefined (NaN) is left out of that score's interval; a score that is never defined
+    has no interval, and with fewer than `FEWEST` groups none has one: `too_few` says so in words.
     """
     names, group = np.unique(np.asarray(groups), return_inverse=True)
     if too_few(groups):
@@ -97,7 +97,7 @@ def weighted_means(columns: Iterable[np.ndarray]) -> Statistic:
 
 
 def too_few(groups: Sequence[str]) -> str | None:
-    """Why these images give no interval, or None where they do."""
+    """Why these images give no interval; None if they do."""
     different = len(set(map(str, groups)))
     if different >= FEWEST:
         return None

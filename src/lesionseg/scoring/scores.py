@@ -1,12 +1,12 @@
 """The overlap scores, each a function of the pixel counts alone.
 
-Pooled and per-image scores come from the same functions: a pooled score is that of the summed counts, a
-per-image score is the mean over images of the score of each. No score is ever NaN. A ratio without a
-denominator follows the official ISIC scorer where that defines one:
+Pooled and per-image scores come from the same functions: a pooled score is computed from the summed counts, a
+per-image score is the mean of the scores of the images. No score is ever NaN. Where a denominator is 0, the
+official ISIC scorer is followed where it defines a value:
 
 - both masks empty: nothing was missed and nothing invented, so every score is 1;
 - recall of an image without lesion, specificity of an image that is all lesion: 1 (nothing to miss);
-- precision of an empty prediction where there is a lesion: 0 (scikit-learn's default; a blank earns none).
+- precision of an empty prediction where there is a lesion: 0 (scikit-learn's default).
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from lesionseg.scoring.counts import Counts
 
 FAILURE = 0.65  # ISIC 2018 Task 1: an image with a Jaccard index below this counts as failed and scores 0
 
-Score = Any  # float of the counts of one picture, float64 array of arrays of counts
+Score = Any  # float for the counts of one image, float64 array for arrays of counts
 
 
 def dice(counts: Counts) -> Score:

@@ -28,7 +28,7 @@ def charts(results: Results) -> Iterator[Chart]:
         "training_curves",
         "Training",
         "Loss, Dice and IoU by epoch, pooled over all pixels at threshold 0.5, on the images trained on (grey) and "
-        "on the validation split (blue). Where the two drift apart, the network has begun to memorise. The dotted line "
+        "on the validation split (blue). Where the two drift apart, the network has begun to overfit. The dotted line "
         "is the epoch whose weights were kept.",
         figures.training_curves(
             {name: history.numbers(name) for name in HISTORY},
@@ -45,7 +45,7 @@ def charts(results: Results) -> Iterator[Chart]:
     yield Chart(
         "dice_distribution",
         "Distribution of Dice",
-        "How many images reach which Dice. A mean far below the median tells of few but bad failures.",
+        "The number of images by their Dice. A mean far below the median points to a few bad failures.",
         figures.dice_distribution(results.by_split("per_image", "dice"), images),
     )
     sizes = results.by_split("per_image", "lesion_fraction")
@@ -53,8 +53,8 @@ def charts(results: Results) -> Iterator[Chart]:
     yield Chart(
         "dice_by_size",
         "Dice by lesion size",
-        "Each dot is an image. Small lesions lose more Dice to an outline that is off by a pixel. Dotted lines part "
-        "the size classes of the breakdown; the bars are the medians of the classes.",
+        "Each dot is an image. An outline that is off by a pixel costs small lesions more Dice. Dotted lines separate "
+        "the size classes of the breakdown; bars are the medians of the classes.",
         figures.dice_by_size(
             {split: (sizes[split], dice[split]) for split in sizes}, images, _size_classes(results.evaluation)
         ),
@@ -63,8 +63,8 @@ def charts(results: Results) -> Iterator[Chart]:
     yield Chart(
         "thresholds",
         "Scores by threshold",
-        "Scores of all pixels together, if pixels at or above another probability counted as lesion. A flat top means "
-        "that the choice hardly matters. Precision ends where no lesion is found any more.",
+        "Scores of all pixels together, were the threshold a different one. A flat top means that the choice hardly "
+        "matters. Precision ends where no lesion is found any more.",
         figures.threshold_sweep(
             {
                 split: {name: sweep.where("split", split).numbers(name) for name in figures.SWEPT}
@@ -77,15 +77,15 @@ def charts(results: Results) -> Iterator[Chart]:
     yield Chart(
         "calibration",
         "Calibration",
-        "Of the pixels given a probability, the share that really is lesion. Above the dashed line lesion is more "
-        "frequent than predicted, below it less. ECE, the expected calibration error, is the mean gap. Below: how many "
-        "pixels were given that probability.",
+        "Of the pixels given a probability, the share that really are lesion: above the dashed line more than "
+        "predicted, below it fewer. ECE, the expected calibration error, is the mean gap. The lower panel shows how "
+        "many pixels were given each probability.",
         figures.calibration({split: _reliability(results, split) for split in evaluation}, pixels),
     )
     yield Chart(
         "precision_recall",
         "Precision and recall",
-        "Every threshold's precision and recall over all pixels. AP, the average precision, is the area below.",
+        "Precision and recall over all pixels at every threshold. AP, the average precision, is the area below.",
         figures.precision_recall(
             {split: _curve(results, split, "precision_recall", "recall", "precision") for split in evaluation},
             pixels,
@@ -94,8 +94,8 @@ def charts(results: Results) -> Iterator[Chart]:
     yield Chart(
         "roc",
         "ROC",
-        "Every threshold's share of lesion pixels found, against the share of other pixels taken for lesion. AUC is "
-        "the area below.",
+        "The share of lesion pixels found against the share of other pixels mistaken for lesion, at every threshold. "
+        "AUC is the area below.",
         figures.roc(
             {split: _curve(results, split, "roc", "false_positive_rate", "true_positive_rate") for split in evaluation},
             pixels,
@@ -111,7 +111,7 @@ def split_name(split: str) -> str:
 
 
 def titles(results: Results, cut: bool = False) -> dict[str, str]:
-    """The words over what is drawn of each split: its name, its images, and with `cut` the threshold in use."""
+    """The title of each split's panels: its name, its number of images and, with `cut`, the threshold in use."""
     words = {}
     for split, part in results.evaluation.items():
         count = part["images"]

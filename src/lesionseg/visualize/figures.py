@@ -1,7 +1,8 @@
 """The charts. Each takes plain numbers, returns a matplotlib Figure, and keeps no global state.
 
-A chart is as wide as a page's text and readable there. Its title says what is plotted; the title of each panel, which
-the caller gives, says on which data. An undefined number (NaN) is left out, and a chart with nothing to draw says why.
+A chart is as wide as the text of a page, and readable at that size. Its title says what is plotted; the titles of its
+panels, which the caller gives, say for which data. Undefined numbers (NaN) are left out, and a chart with nothing to
+draw says why.
 """
 
 from collections.abc import Mapping, Sequence
@@ -99,7 +100,7 @@ def confusion_matrix(confusions: Mapping[str, Mapping[str, int]], titles: Mappin
 
 @dataclass(frozen=True)
 class Reliability:
-    """The reliability diagram of one split: a bin of predicted probabilities each row, arrays (bins,)."""
+    """The reliability diagram of one split: arrays (bins,), one entry per bin of predicted probabilities."""
 
     probability: np.ndarray  # mean predicted probability of the bin's pixels; NaN when it is empty
     frequency: np.ndarray  # share of the bin's pixels that are lesion; NaN when it is empty
@@ -142,7 +143,7 @@ def threshold_sweep(
     """Pooled Dice, IoU, precision and recall by probability threshold, with the threshold in use and the best Dice.
 
     `splits` maps a split to arrays (thresholds,), one for each name in SWEPT; `used` gives its threshold, if known.
-    Precision ends where nothing is predicted any more: of no pixels there is no share.
+    Precision ends where nothing is predicted any more, as it is undefined there.
     """
     rows = _rows(len(splits))
     figure = _figure(0.9 + 2.8 * rows, "Scores of all pixels by the probability threshold")
@@ -177,7 +178,7 @@ def _while_predicted(sweep: Mapping[str, np.ndarray]) -> np.ndarray:
 
 @style.applied()
 def dice_distribution(splits: Mapping[str, np.ndarray], titles: Mapping[str, str]) -> Figure:
-    """How many images reach which Dice, a histogram for each split, with mean and median.
+    """A histogram of the Dice of the images for each split, with mean and median.
 
     `splits` maps a split to its images' Dice, (images,).
     """
@@ -204,7 +205,7 @@ def dice_distribution(splits: Mapping[str, np.ndarray], titles: Mapping[str, str
 def dice_by_size(
     splits: Mapping[str, tuple[np.ndarray, np.ndarray]], titles: Mapping[str, str], borders: Sequence[float] = ()
 ) -> Figure:
-    """Dice of each image against the share of it that is lesion (log scale), a chart for each split.
+    """Dice of each image against its lesion fraction (log scale), a panel for each split.
 
     `splits` maps a split to (lesion fraction, Dice), both (images,). `borders` are the lesion fractions between
     the size classes, drawn as dotted lines; a bar across each class shows the median of its images.
@@ -213,7 +214,7 @@ def dice_by_size(
     smallest = min((f[f > 0].min() for f, _ in splits.values() if (f > 0).any()), default=0.1)
     low, high = 10 ** np.floor(np.log10(min(smallest, 0.1))) * 0.9, 1.12
     for axes, (split, (fraction, dice)) in zip(_column_of_axes(figure, len(splits)), splits.items(), strict=True):
-        drawn = np.isfinite(dice) & (fraction > 0)  # an empty truth has no place on a log axis
+        drawn = np.isfinite(dice) & (fraction > 0)  # a log axis has no place for an empty true mask
         fraction, dice = fraction[drawn], dice[drawn]
         many, colour = len(fraction) > 300, palette.SPLITS[split]
         axes.scatter(fraction, dice, s=8 if many else 18, alpha=0.35 if many else 0.6, color=colour, linewidths=0)
@@ -245,7 +246,7 @@ def _percent(share: float, _: int) -> str:
 
 @dataclass(frozen=True)
 class Curve:
-    """A precision-recall or ROC curve: points (points,), and the area under them, or why there is none."""
+    """A precision-recall or ROC curve: x and y (points,), and the area under it, or why there is none."""
 
     x: np.ndarray
     y: np.ndarray
@@ -296,7 +297,7 @@ def _rows(count: int) -> int:
 
 
 def _grid(figure: Figure, count: int) -> list[Axes]:
-    """A panel for each of `count`, at most two side by side; fewer than a row's worth leave the rest of it empty."""
+    """`count` panels, at most two side by side; what is left of the last row stays empty."""
     grid = figure.subplots(_rows(count), min(2, max(1, count)), squeeze=False).ravel()
     for unused in grid[max(1, count) :]:
         unused.set_axis_off()

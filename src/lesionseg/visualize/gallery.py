@@ -1,4 +1,4 @@
-"""Predictions as pictures: for each example the photograph with outlines, the probabilities, and the errors."""
+"""Predictions as pictures: for each example, the photograph with outlines, the probabilities and the errors."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,16 +21,16 @@ from lesionseg.visualize.results import Predictions, Results
 
 KINDS = ("best", "median", "worst", "random")
 CHOSEN = "chosen"  # the kind of a gallery of ids that the user named
-MOST = 16  # examples in a gallery
+MOST = 16  # examples in a gallery, at most
 COLUMNS = 4  # examples side by side
-LEVELS = 32  # shades of probability: a palette has room for them, and fewer shades take fewer bytes
+LEVELS = 32  # shades of probability: they fit into a palette, and fewer shades take fewer bytes
 VIRIDIS = [(int(r), int(g), int(b)) for r, g, b, _ in colormaps["viridis"](np.linspace(0, 1, LEVELS), bytes=True)]
 
 DPI = 100  # the file's pixels at scale 1
-PRINT = 2  # the scale of a gallery for print: 375 dpi where it is as wide as the text of a page
+PRINT = 2  # the scale of a gallery for print: 375 dpi at the width of a page's text
 GAP = 6  # pixels between panels
 LEGEND = 148  # width of the column of row names and keys
-NARROWEST = 560  # width that the title needs
+NARROWEST = 560  # width, as the title needs it
 TITLE, CAPTION = 34, 42  # heights of the title and of an example's caption
 
 
@@ -52,9 +52,9 @@ class Gallery:
 
     kind: str  # one of KINDS, or CHOSEN
     split: str
-    images: int  # in the split, examples or not
+    images: int  # in the whole split
     examples: list[Example]
-    threshold: float | None = None  # of the probability, from which on a pixel counts as lesion
+    threshold: float | None = None  # pixels at or above this probability count as lesion
 
     @property
     def title(self) -> str:
@@ -72,11 +72,11 @@ def galleries(
     seed: int,
     named: Sequence[str] = (),
 ) -> Iterator[Gallery]:
-    """For every split the gallery of the images `named`, if it has one, then those of every kind, `count` examples each
-    (fewer where there are fewer images).
+    """For every split a gallery of the images `named`, if it has any of them, then one of each kind with `count`
+    examples (fewer if there are fewer images).
 
-    `data` has the photographs and masks. Raises InputError for images
-    that were scored but have no prediction, and for named ones that were not scored.
+    `data` has the photographs and masks. Raises InputError for images that were scored but have no prediction, and for
+    named ones that were not scored.
     """
     place = {name: row for row, name in enumerate(predictions.ids)}
     table = results.tables["per_image"]
@@ -84,7 +84,7 @@ def galleries(
     problems = []
     if missing := [name for name in table.texts("id") if name not in place]:
         problems.append(
-            f"{table.path}: no prediction of {len(missing)} of its images, such as {', '.join(missing[:5])}; "
+            f"{table.path}: no prediction for {len(missing)} of its images, such as {', '.join(missing[:5])}; "
             "run `dvc repro --force evaluate`"
         )
     if unknown := [name for name in named if name not in scored]:
@@ -132,8 +132,8 @@ def pick(kind: str, ids: Sequence[str], scores: Sequence[float] | np.ndarray, co
     """Pick the examples of a gallery: positions in `ids`, by falling score.
 
     `best` and `worst` are the ends of the ranking by score (ties by id), `median` its middle, and `random` a
-    sample without replacement that depends on `seed` and the ids alone; a larger count contains a smaller one.
-    With fewer than `count` images, all of them.
+    sample without replacement that depends only on `seed` and the ids; a larger sample contains every smaller one.
+    If there are fewer than `count` images, all of them are picked.
     """
     ranking = sorted(range(len(ids)), key=lambda index: (-scores[index], ids[index]))
     count = min(count, len(ids))
@@ -166,7 +166,7 @@ def probability_map(example: Example, size: tuple[int, int]) -> np.ndarray:
 def error_map(example: Example, size: tuple[int, int]) -> np.ndarray:
     """Agreement, misses and false alarms over the darkened photograph: uint8 (height, width, 3)."""
     grey = np.asarray(Image.fromarray(resized(example.image, size)).convert("L"))
-    dark = (grey * 0.45).astype(np.uint8) // 6 * 6  # coarse levels halve the bytes and are not seen
+    dark = (grey * 0.45).astype(np.uint8) // 6 * 6  # coarse grey levels halve the bytes and do not show
     picture = np.repeat(dark[..., None], 3, axis=-1)
     truth, predicted = (resized(255 * mask, size) >= 128 for mask in (example.truth, example.predicted))
     picture[truth & predicted] = palette.rgb(palette.AGREEMENT)
@@ -187,7 +187,7 @@ ROWS = (("photograph", outlined), ("probability", probability_map), ("errors", e
 
 @style.applied()
 def draw(shown: Gallery, scale: float = 1) -> Figure:
-    """A gallery of one or more examples: a column each, in bands of COLUMNS columns; `scale` multiplies its pixels."""
+    """Draw the examples of a gallery, one per column, COLUMNS in a row; `scale` multiplies the pixels."""
     examples = shown.examples
     height, width = panel_size(examples[0].image.shape[:2], len(examples))
     columns = min(COLUMNS, len(examples))
@@ -198,7 +198,7 @@ def draw(shown: Gallery, scale: float = 1) -> Figure:
     pixels = (round(height * scale), round(width * scale))
 
     def text(x: float, y: float, words: str, **look: Any) -> None:
-        """Words at pixel (x, y), counted from the upper left corner; a dollar sign in an id is a dollar sign."""
+        """Words at pixel (x, y) from the upper left corner; a dollar sign in an id starts no formula."""
         usual: dict[str, Any] = {"color": palette.INK, "va": "top", "fontsize": 10.5, "parse_math": False}
         figure.text(x / total[0], 1 - y / total[1], words, **usual | look)
 
@@ -221,7 +221,7 @@ def draw(shown: Gallery, scale: float = 1) -> Figure:
 
 
 def caption(example: Example) -> str:
-    """The example's own caption; of a prediction without a border inside the photograph its first part, and so said."""
+    """The example's caption; where the prediction is empty or all lesion, its first part and a note that says so."""
     whole = "nothing" if not example.predicted.any() else "everything" if example.predicted.all() else ""
     return f"{example.caption.partition(' · ')[0]} · {whole} predicted" if whole else example.caption
 

@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 from lesionseg.visualize import palette, style
 
 FORMATS = ("png", "svg", "pdf")
-_UNDATED = {  # what matplotlib would write of itself and of the time
+_UNDATED = {  # what matplotlib would write about itself and the time
     "svg": {"Creator": None, "Date": None},
     "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
 }
@@ -26,7 +26,7 @@ def file_bytes(figure: Figure, kind: str, colours: int | None = 64, kept: Sequen
 
 @style.applied()
 def vector_bytes(figure: Figure, kind: str) -> bytes:
-    """The figure as `svg`, its letters as shapes so that it needs no font, or as `pdf` with the letters' font in it."""
+    """The figure as `svg`, with letters as shapes so that it needs no font, or as `pdf` with the font embedded."""
     buffer = io.BytesIO()
     with rc_context({"svg.hashsalt": "lesionseg", "svg.fonttype": "path", "pdf.fonttype": 42}):
         figure.savefig(buffer, format=kind, metadata=_UNDATED[kind])
@@ -39,8 +39,8 @@ def png_bytes(figure: Figure, colours: int | None = 64, kept: Sequence[tuple[int
     None: true colour.
 
     A palette takes a third of the bytes of true colour, and the file has no text chunk (matplotlib would name its
-    version). The colours of `lesionseg.visualize.palette` and the RGB colours `kept` are in it as they are: a key that
-    is a few pixels large would otherwise get the nearest colour of the rest.
+    version). The colours of `lesionseg.visualize.palette` and the RGB colours `kept` are in it exactly: a legend key of
+    a few pixels would otherwise get the nearest of the other colours.
     """
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
@@ -64,7 +64,7 @@ def _saved(picture: Image.Image, optimize: bool = True) -> bytes:
 def _nearest(pixels: np.ndarray, table: np.ndarray) -> np.ndarray:
     """The index of the nearest colour of the table uint8 (K, 3) for each pixel (H, W, 3): uint8 (H, W).
 
-    Pillow's own is approximate: it takes near white for white. Without dithering: noise costs more bytes than it hides.
+    Pillow's own search is approximate: it maps near-white to white. No dithering: its noise costs many bytes.
     """
     packed = pixels.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
     colours, places = np.unique(packed, return_inverse=True)

@@ -1,8 +1,8 @@
-"""Every colour of the charts, galleries and the report: one meaning, one colour.
+"""Every colour of the charts, galleries and the report page: one colour per meaning.
 
-From the colour-blind safe set of Okabe and Ito (2008, "Color Universal Design"). What belongs to the truth is
-blue and what belongs to the prediction is orange, in outlines and in error maps alike: a missed pixel has the
-colour of the truth alone, a false alarm that of the prediction alone.
+From the colour-blind safe set of Okabe and Ito (2008, "Color Universal Design"). The truth is blue and the prediction
+orange, in outlines as in error maps: a pixel that was missed, in the truth alone, is blue, and a false alarm, in the
+prediction alone, is orange.
 """
 
 from lesionseg.inference import outline

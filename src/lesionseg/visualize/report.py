@@ -1,4 +1,4 @@
-"""The evaluation as one HTML page that needs nothing else: pictures, styles and the table's script are inside it."""
+"""The evaluation as one self-contained HTML page: pictures, styles and the table's script are inside it."""
 
 import base64
 import hashlib
@@ -20,10 +20,10 @@ from lesionseg.visualize.charts import Chart, split_name
 from lesionseg.visualize.image_file import vector_bytes
 from lesionseg.visualize.results import Results
 
-CHART = 4.8  # inches: the width of a chart on the page, so that its letters can be read on a phone
+CHART = 4.8  # inches: the width of a chart on the page, narrow enough to be readable on a phone
 QUALITY = 82  # WebP of the gallery panels
-FULL_SIZE = 96  # examples on the page from which on panels shrink: it stays under 4 MB with three splits of 64
-HEADLINE = (  # scores of a split, by group and name, that open the page; the words, and where they are explained
+FULL_SIZE = 96  # with more examples than this, panels shrink: three splits of 64 examples stay under 4 MB
+HEADLINE = (  # the scores that open the page: section, name, label, and the anchor of their meaning
     ("per_image", "dice", "Dice, mean over images", "dice"),
     ("per_image", "iou", "IoU (Jaccard), mean over images", "iou"),
     ("pooled", "dice", "Dice, pooled over all pixels", "dice"),
@@ -32,7 +32,7 @@ HEADLINE = (  # scores of a split, by group and name, that open the page; the wo
     ("official", "failure_rate", "Failures: share of images with a Jaccard below 0.65", "failure_rate"),
     ("boundary", "hd95", "Hausdorff distance, 95th percentile, in pixels at native size", "hd95"),
 )
-MEANINGS = {  # of the scores, by the anchor that the tables link to: name, words
+MEANINGS = {  # anchor that the tables link to -> name, explanation
     "dice": ("Dice", "Twice the overlap of prediction and truth, divided by the sum of their areas: 1 is a perfect "
              "match, 0 none. The mean over images counts each image once; pooled over all pixels, large lesions count "
              "more. Two empty masks score 1."),
@@ -43,43 +43,43 @@ MEANINGS = {  # of the scores, by the anchor that the tables link to: name, word
                           "Jaccard at native size, in which an image below 0.65 counts 0."),
     "failure_rate": ("Failure rate", "The share of images with a Jaccard below 0.65 at native size."),
     "hd95": ("HD95", "The 95th percentile of the distances between the two outlines, in pixels at native size; "
-             "lower is better. Where one mask alone is empty, the image counts with its diagonal."),
+             "lower is better. If only one of the masks is empty, the distance is the image's diagonal."),
     "mean_surface_distance": ("Mean surface distance", "The mean distance from the pixels of either outline to the "
                               "other outline, in pixels at native size; lower is better."),
     "normalised_surface_distance": ("Outline within 1 % of the diagonal", "The share of both outlines that lies that "
-                                    "near to the other (normalised surface distance)."),
+                                    "close to the other (normalised surface distance)."),
     "boundary_iou": ("Boundary IoU", "The IoU of the bands inside the two outlines, 2 % of the diagonal wide."),
-    "lesion_fraction": ("Lesion fraction, size", "The share of the image that is lesion in truth."),
+    "lesion_fraction": ("Lesion fraction, size", "The lesion's share of the image, by the true mask."),
     "contrast": ("Contrast", "The colour difference (ΔE in CIELAB) between the medians of the lesion and of the skin "
                  "around it."),
-    "hair": ("Hair", "The share of the image that long thin dark lines cover, told by a rule and not by a person."),
+    "hair": ("Hair", "The share of the image covered by long thin dark lines, found by a rule, not by a person."),
     "calibration": ("Expected calibration error", "The mean gap between the predicted probability and the share of "
                     "pixels that really are lesion; 0 is perfect."),
     "interval": ("95 % interval", "From resampling the images (bootstrap): how far the score would move with another "
-                 "sample of images of the same kind. It does not cover another training, camera or clinic."),
+                 "sample of similar images. It does not cover another training run, camera or clinic."),
 }  # fmt: skip
 SOURCES = {
     "synthetic": "synthetic photographs drawn by this project",
     "isic2018": "ISIC 2018 Task 1, official archives",
     "folder": "a folder of the user's own pairs",
 }
-NOT_SHOWN = (  # columns of the CSV alone: the table must fit a screen, and their means stand in the list of all scores
+NOT_SHOWN = (  # columns of the CSV alone: the table must fit a screen, and the list of all scores has their means
     "group", "tp", "fp", "fn", "tn", "dice_native", "predicted_fraction", "specificity", "accuracy",
     "threshold_jaccard", "failed", "hd95_relative", "mean_surface_distance_relative",
 )  # fmt: skip
-LABELS = {  # of the other columns of the table of images whose name does not say it all; metrics bring their own
+LABELS = {  # of columns of the table of images whose name does not say it all; metrics have their own
     "touches_border": "touches border (1: yes)",
     "contrast": "contrast to the skin, ΔE",
     "hair": "hair, share of the image",
 }
-GROUPED_BY = {  # of the breakdowns: what groups the images, and the unit of the borders between the groups
+GROUPED_BY = {  # breakdown -> what the images are grouped by, and scale and unit of the limits between groups
     "size": ("the lesion's share of the image", 100, " %"),
     "border": ("whether the lesion touches the edge of the image", None, ""),
     "contrast": ("the colour difference between the lesion and the skin around it", 1, " ΔE"),
     "hair": ("the share of the image that hair covers", 100, " %"),
 }
-SHORT = {"threshold_jaccard": "threshold Jaccard", "failure_rate": "failures"}  # heads of columns in the breakdowns
-BREAKDOWN = "by_"  # how the sections of a split begin that have a group of images each
+SHORT = {"threshold_jaccard": "threshold Jaccard", "failure_rate": "failures"}  # column heads of the breakdowns
+BREAKDOWN = "by_"  # the names of the sections that are breakdowns begin so
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Column:
 def render(
     results: Results, galleries: Sequence[gallery.Gallery], charts: Sequence[Chart], data: Mapping[str, Any]
 ) -> str:
-    """The page. `data` is the summary of the data set that preprocessing wrote."""
+    """The page as HTML. `data` is the summary of the data set that preprocess wrote."""
     table = results.tables["per_image"]
     crowd = max(1.0, sum(len(each.examples) for each in galleries) / FULL_SIZE)
     labels = LABELS | results.labels
@@ -131,7 +131,7 @@ def render(
 
 
 def about(results: Results, data: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What the page is about, in rows (name, words): data, network, weights, thresholds, environment."""
+    """Rows (name, words) that say what was evaluated: data, network, weights, thresholds, environment."""
     network = results.network
     sources = [f"{SOURCES.get(name, name)} ({_images(count)})" for name, count in data.get("sources", {}).items()]
     splits = [f"{_images(part['images'])} in {name}" for name, part in data.get("splits", {}).items()]
@@ -153,13 +153,13 @@ def about(results: Results, data: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def chosen_on(network: Mapping[str, Any]) -> str:
-    """A warning where the validation split chose the weights; nothing where it did not."""
+    """A warning, if the weights were chosen on the validation split; else nothing."""
     used = ["the epoch kept"] if network.get("keep") == "best" else []
     used += ["when to stop"] if network.get("train.early_stopping") else []
     if not used:
         return ""
     return (
-        f"The validation split chose {' and '.join(used)}: its scores here flatter the network. "
+        f"The validation split chose {' and '.join(used)}, so its scores here are optimistic. "
         "Rely on a test split (preprocess.test_fraction), an official or an external set."
     )
 
@@ -169,7 +169,7 @@ def _images(count: int) -> str:
 
 
 def score_rows(nested: Mapping, group: str = "") -> list[tuple[str, str, str]]:
-    """Flatten nested scores to rows (name, value, interval), all texts, in the given order; not the breakdowns."""
+    """Flatten nested scores, without the breakdowns, to rows of text (name, value, interval) in the given order."""
     rows = []
     for name, value in nested.items():
         path = f"{group} · {name}" if group else name
@@ -181,10 +181,9 @@ def score_rows(nested: Mapping, group: str = "") -> list[tuple[str, str, str]]:
 
 
 def _breakdowns(scores: Mapping[str, Mapping], labels: Mapping[str, str]) -> list[tuple[str, list, list]]:
-    """Tables of a split's groups of images: (title, columns, rows).
+    """The tables of a split's breakdowns: (title, columns, rows).
 
-    A column is (its label, its anchor among the meanings or nothing), a row (group, where it begins, (value, interval)
-    of each column).
+    A column is (label, anchor of its meaning or ""), a row (group, where it begins, (value, interval) per column).
     """
     tables = []
     for name, groups in scores.items():
@@ -208,7 +207,7 @@ def _breakdowns(scores: Mapping[str, Mapping], labels: Mapping[str, str]) -> lis
 
 
 def setting_rows(nested: Mapping, group: str = "") -> list[tuple[str, str]]:
-    """Flatten nested settings or counts to rows (name, value); a group of single values is one row."""
+    """Flatten nested settings or counts to rows (name, value); a mapping of plain values becomes one row."""
     rows = []
     for name, value in nested.items():
         path = f"{group} · {name}" if group else name
@@ -222,7 +221,7 @@ def setting_rows(nested: Mapping, group: str = "") -> list[tuple[str, str]]:
 
 
 def number(value: object) -> str:
-    """A value as the page shows it: grouped integers, few decimals, a dash for what has no value."""
+    """A value as the page shows it: grouped digits, few decimals, a dash for no value."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -250,7 +249,7 @@ def _is_bound(name: str, numbers: Mapping) -> bool:
 
 
 def _headline(evaluation: Mapping[str, Mapping]) -> list[tuple[str, str, list[tuple[str, str]]]]:
-    """Rows of the opening table: (words, anchor of the meaning, one (value, interval) a split); empty rows left out."""
+    """Rows of the opening table, empty ones left out: (label, anchor of the meaning, (value, interval) per split)."""
     rows = []
     for group, name, words, meaning in HEADLINE:
         cells = [
@@ -263,7 +262,7 @@ def _headline(evaluation: Mapping[str, Mapping]) -> list[tuple[str, str, list[tu
 
 
 def _shown(example: gallery.Example, crowd: float) -> dict:
-    """An example as the template takes it: its words and its panels as data URIs, `crowd` times smaller in area."""
+    """An example for the template: its words, and its panels as data URIs, `crowd` times smaller in area."""
     size = gallery.panel_size(example.image.shape[:2], gallery.COLUMNS * crowd)
     panels = [(name, _data_uri(_webp(panel(example, size)), "webp")) for name, panel in gallery.ROWS]
     return {
@@ -276,7 +275,7 @@ def _shown(example: gallery.Example, crowd: float) -> dict:
 
 
 def _chart(figure: Figure) -> bytes:
-    """A chart as SVG, CHART inches wide and without its title, which the words below it say."""
+    """A chart as SVG, CHART inches wide, without its title, as the caption says it."""
     copy = pickle.loads(pickle.dumps(figure))
     copy.suptitle("")
     copy.set_size_inches(CHART, copy.get_figheight())
@@ -294,7 +293,7 @@ def _data_uri(content: bytes, kind: str) -> str:
 
 
 def _column(name: str, texts: Sequence[str], labels: Mapping[str, str]) -> Column:
-    """What a column holds: numbers when every field that is not empty is one, with the decimals of the file."""
+    """The column: numeric if every non-empty field is a number, with as many decimals as the file has, at most 3."""
     filled = [text for text in texts if text]
     try:
         numeric = (

@@ -1,4 +1,4 @@
-"""What the evaluation wrote, read back for the pictures and checked against itself before anything is drawn."""
+"""The outputs of the evaluation, read back and checked against each other before anything is drawn."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from lesionseg.formats.weights_file import TRAINED_FILE, read_metadata
 
 @dataclass(frozen=True)
 class Table:
-    """A CSV file by columns, in file order."""
+    """A CSV file as columns, in file order."""
 
     path: Path
     columns: dict[str, list[str]]
@@ -32,7 +32,7 @@ class Table:
         return self.columns[name]
 
     def numbers(self, name: str) -> np.ndarray:
-        """A column as float64 (rows,); an empty field, an undefined figure, is NaN."""
+        """A column as float64 (rows,); NaN where the field is empty, as undefined scores are."""
         try:
             return np.array([float(text) if text else np.nan for text in self.columns[name]], dtype=np.float64)
         except ValueError as error:
@@ -45,7 +45,7 @@ class Table:
 
 
 def read_table(path: str | Path, required: tuple[str, ...]) -> Table:
-    """Read a CSV file that has at least the `required` columns; InputError when it is missing or has not."""
+    """Read a CSV file. Raises InputError if it is missing or lacks one of the `required` columns."""
     path = Path(path)
     try:
         rows = read_csv(path)
@@ -59,7 +59,7 @@ def read_table(path: str | Path, required: tuple[str, ...]) -> Table:
 
 
 def read_json(path: str | Path) -> dict:
-    """Read a JSON object; InputError when the file is missing or not JSON."""
+    """Read a JSON object. Raises InputError if the file is missing or not JSON."""
     path = Path(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -69,7 +69,7 @@ def read_json(path: str | Path) -> dict:
         raise InputError(f"{path}: not JSON ({error}); run `dvc repro --force`") from None
 
 
-TABLES = {  # of the evaluation, and the columns that pictures need
+TABLES = {  # of the evaluation -> the columns that the pictures need
     "per_image": ("id", "split", "dice", "iou", "lesion_fraction"),
     "thresholds": ("split", "threshold", "dice", "iou", "precision", "recall"),
     "calibration": ("split", "predicted", "observed", "pixels"),
@@ -84,10 +84,10 @@ class Results:
     """Every number and table of one evaluation."""
 
     evaluation: dict[str, dict]  # split -> its scores and breakdowns, in the order of EVALUATED
-    labels: dict[str, str]  # what the page calls the columns of per_image that are metrics
+    labels: dict[str, str]  # of the columns of per_image that are metrics, for the page
     tables: dict[str, Table]  # name in TABLES -> table
     history: Table  # of the training
-    network: dict  # what the weights say of themselves
+    network: dict  # the metadata of the weights
     weights_sha256: str  # of the weights file
 
     def by_split(self, table: str, column: str) -> dict[str, np.ndarray]:
@@ -96,7 +96,7 @@ class Results:
 
 
 def read_results(evaluation: str | Path, tables: str | Path, model: str | Path) -> Results:
-    """Read detail.json, the CSV tables, history.csv among them, and the model's metadata.
+    """Read detail.json, the CSV tables (history.csv among them) and the metadata of the weights.
 
     Each argument is a folder. Raises InputError with a line for every file that is missing, damaged or foreign.
     """
@@ -124,7 +124,7 @@ def read_results(evaluation: str | Path, tables: str | Path, model: str | Path) 
 
 
 def read_detail(path: Path) -> dict:
-    """Read the evaluation's detail.json; InputError when it is missing, damaged, or has splits that there are not."""
+    """Read detail.json. Raises InputError if it is missing or damaged, or names unknown splits."""
     detail = read_json(path)
     if missing := {"splits", "labels"} - detail.keys():
         raise InputError(f"{path}: no {' and no '.join(sorted(missing))} in it; run `dvc repro --force evaluate`")
@@ -139,7 +139,7 @@ class Predictions:
 
     ids: list[str]
     splits: list[str]
-    rows: list[int]  # where the image stands in the processed arrays
+    rows: list[int]  # of the image in the processed arrays
     probabilities: np.ndarray  # uint8 (M, H, W), 255 stands for 1
     predicted: np.ndarray  # uint8 (M, H, W), 0 and 1
 
@@ -148,7 +148,7 @@ def read_predictions(folder: str | Path, images: int, shape: Sequence[int]) -> P
     """Map the predictions into memory, read-only.
 
     `images` and `shape` (H, W) are the length and the image size of the processed arrays, which the
-    predictions must fit. Raises InputError when a file is missing, damaged, or does not fit the others.
+    predictions must fit. Raises InputError if a file is missing, damaged, or does not fit the others.
     """
     folder = Path(folder)
     table = read_table(folder / "samples.csv", ("id", "split", "index"))

@@ -9,10 +9,10 @@ from matplotlib import style
 from lesionseg.visualize import palette
 
 _SETTINGS = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters everywhere
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so that letters look the same everywhere
     "font.size": 9,
     "axes.titlesize": 9.5,
-    "text.parse_math": False,  # a name with two $ in it is a name
+    "text.parse_math": False,  # so that a name with two $ in it is not read as a formula
     "axes.titlelocation": "left",
     "axes.titleweight": "normal",
     "axes.edgecolor": palette.INK,
@@ -41,6 +41,6 @@ _SETTINGS = {
 
 @contextmanager
 def applied() -> Iterator[None]:
-    """Within it, or in a function it decorates, matplotlib's defaults and the settings above hold."""
+    """Apply matplotlib's defaults and the settings above, in a `with` block or as a decorator."""
     with style.context(["default", _SETTINGS]):
         yield
