@@ -159,7 +159,7 @@ def test_a_table_from_before_the_counts_is_compared_as_far_as_it_goes():
         ("", "found the columns of an empty file"),
         ("split,id\nval,x\n", "dice, height, iou"),
         (COLUMNS + "\n", "no image in it"),
-        (f"{COLUMNS}\n{row('x', 0.5)}\n{row('x', 0.5)}\n", "line 3: the image x of val a second time"),
+        (f"{COLUMNS}\n{row('x', 0.5)}\n{row('x', 0.5)}\n", "line 3: the image x of val appears a second time"),
         (f"{COLUMNS}\n{row('x', 0.5)[:20]}\n", "found None, expected a number"),
         (f"{COLUMNS}\n{row('x', 0.5).replace('60', 'wide')}\n", "width: found 'wide', expected a number"),
     ],
@@ -221,7 +221,7 @@ def test_a_run_that_is_not_there_is_named(repository):
 
 def test_what_a_table_of_a_stranger_holds_is_neither_obeyed_nor_taken_for_a_number():
     head = "split,id,group,tp,fp,fn,tn,dice,iou,jaccard_native,width,height,lesion_fraction\n"
-    with pytest.raises(InputError, match="no CSV table"):
+    with pytest.raises(InputError, match="not a CSV table"):
         read(f"{head}val,{'x' * 200_000},g,1,1,1,1,1,1,1,1,1,1\n", "A")
     with pytest.raises(InputError, match="dice: found 'inf', expected a number"):
         read(f"{head}val,a,g,1,1,1,1,inf,1,1,1,1,1\n", "A")

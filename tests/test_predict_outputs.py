@@ -224,7 +224,7 @@ def test_true_masks_that_cannot_be_compared_are_named_and_the_rest_is_done(model
     assert len(said.err.strip().splitlines()) == 2
     assert "a.png: is 10×10 pixels, expected 150×100" in said.err
     assert "b_segmentation.png: is empty" in said.err
-    assert "photographs without a true mask that can be compared: 4" in said.out
+    assert "photographs that could not be scored, without a usable true mask: 4" in said.out
     assert len(rows(output)) == 4
 
 

@@ -12,12 +12,12 @@ from lesionseg.common.errors import InputError
 from lesionseg.common.text import printable
 
 # name -> (module, its line in `lesionseg --help`). A module has `add_arguments(parser)` and `run(options)`, which
-# raises InputError for what the user can mend. It is imported when its command is named; NumPy, torch and the like are
-# imported in `run`, so that help is quick.
+# raises InputError for what the user can mend. It is imported only if its command is given; NumPy, torch and the like
+# are imported in `run`, so that help is quick.
 COMMANDS = {
-    "predict": ("lesionseg.predict.options", "draw the lesion in photographs of your own"),
+    "predict": ("lesionseg.predict.options", "segment the lesion in photographs of your own"),
     "export": ("lesionseg.export.command", "write a model as an ONNX file, from photograph to mask"),
-    "demo": ("lesionseg.demo.command", "a page on this machine to drop photographs on"),
+    "demo": ("lesionseg.demo.command", "open a page on this machine to drop photographs on"),
     "compare": ("lesionseg.compare.options", "tell whether one run is better than another, image by image"),
 }
 
@@ -63,7 +63,7 @@ def _extra_of(module: str | None) -> str:
         extra = re.search(r"extra == ['\"]([\w-]+)", requirement)
         if package and extra and package.group() == (module or "").partition(".")[0]:
             return f"install it with: pip install 'lesionseg[{extra.group(1)}]'"
-    return "install the package anew"
+    return "reinstall lesionseg"
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Two runs held against each other, image by image."""
+"""Two runs compared, image by image."""

@@ -1,8 +1,8 @@
 """What changed from run A to run B on the images both were evaluated on, and whether that is more than noise.
 
 The interval of a difference is paired: images (whole duplicate groups) are resampled, and each resample gives both
-runs the same images. What makes an image hard for either run then cancels out, so that far smaller differences show
-than by looking whether two single intervals overlap.
+runs the same images. What makes an image hard for both runs then cancels out, so that far smaller differences show
+than by checking whether two separate intervals overlap.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +23,7 @@ Score = Callable[[np.ndarray], np.ndarray]  # weights float (S, images) -> the s
 
 
 class Difference(NamedTuple):
-    """One score of one split on the shared images: of A, of B, and B - A with its 95 % interval (NaN: none)."""
+    """One score of one split on the shared images: A's, B's, and the 95 % interval of B - A (NaN: none)."""
 
     split: str
     score: str
@@ -39,7 +39,7 @@ class Difference(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """The differences, the number of shared images of each split, and what a reader has to know, in sentences."""
+    """The differences, the number of shared images of each split, and notes that a reader should know."""
 
     differences: list[Difference]
     images: dict[str, int]
@@ -51,9 +51,9 @@ def compare(
 ) -> Comparison:
     """Compare two per-image tables.
 
-    Only images in the same split of both, with the same photograph and true mask, count. `trained_on` has the ids that
-    each table's run was trained on (train and val, by the table's name), None where that is not known; shared images
-    of held-out splits among them are left out and named, since a network scores too well on what it was fitted to.
+    Only images that are in the same split of both, with the same photograph and true mask, count. `trained_on` maps a
+    table's name to the ids that its run was trained on (train and val), None if unknown; held-out images among them are
+    left out and named, since a network scores too well on images it was fitted to.
     """
     shared, notes = _shared(a, b, trained_on or {})
     differences: list[Difference] = []
@@ -68,7 +68,7 @@ def compare(
 
 
 def _shared(a: Table, b: Table, trained_on: dict[str, set[str] | None]) -> tuple[dict[str, list[Key]], list[str]]:
-    """The comparable images of each split that either run was evaluated on, and what was left out."""
+    """The comparable images of each split that either run was evaluated on, and notes on what was left out."""
     shared: dict[str, list[Key]] = {}
     notes = []
     for split in dict.fromkeys([*a.splits(), *b.splits()]):
@@ -119,7 +119,7 @@ def _some(keys: Sequence[Key]) -> str:
 
 
 def _groups(a: Table, b: Table, keys: Sequence[Key]) -> list[str]:
-    """The duplicate groups of the run that joins more."""
+    """The duplicate groups by the run that merges more images."""
     return min(a.groups(keys), b.groups(keys), key=lambda groups: len(set(groups)))
 
 
@@ -137,7 +137,7 @@ def _differences(split: str, a: Table, b: Table, keys: list[Key], resampling: Re
 
 
 def _scores(a: Table, b: Table, keys: list[Key]) -> Iterator[tuple[str, Score, Score]]:
-    """Name, the score of A and the score of B. Pooled scores need the pixel counts in both tables."""
+    """Yield a score's name, its function for A and for B. Pooled scores need pixel counts in both tables."""
     if a.has(COUNTS) and b.has(COUNTS):
         for name in POOLED:
             yield f"pooled.{name}", _pooled(name, a.counts(keys)), _pooled(name, b.counts(keys))
@@ -161,7 +161,7 @@ def _mean(values: np.ndarray) -> Score:
 
 
 def lower_is_better(score: str) -> bool:
-    """Whether a smaller value of the score (by the last part of its name) is the better one."""
+    """Whether smaller values of the score are better, by the last part of its name."""
     name = score.rpartition(".")[2]
     return any(part in name for part in ("failure", "hd95", "distance", "error", "loss", "brier"))
 

@@ -1,4 +1,4 @@
-"""A run by its name: a folder, a git revision or a DVC experiment; its per-image table and what it was trained on."""
+"""A run by its name (a folder, a git revision or a DVC experiment): its per-image table and what it was trained on."""
 
 import csv
 import io
@@ -10,19 +10,19 @@ from lesionseg.common.errors import InputError
 from lesionseg.compare import table
 
 PER_IMAGE = "plots/per_image.csv"
-SAMPLES = "data/processed/samples.csv"  # cached by DVC: here after a run, `dvc checkout` or `dvc fetch`
+SAMPLES = "data/processed/samples.csv"  # in DVC's cache: there after a run, `dvc checkout` or `dvc fetch`
 TRAINED = ("train", "val")
 
 
 class Run(NamedTuple):
     table: table.Table
-    trained_on: set[str] | None  # ids of the splits train and val; None where the data is not here
+    trained_on: set[str] | None  # ids of the splits train and val; None if the data is not there
 
 
 def read(name: str) -> Run:
-    """The run called `name`: a folder or a per_image.csv that exists, else a git revision, else an experiment.
+    """The run called `name`: an existing folder or per_image.csv, else a git revision, else an experiment.
 
-    The folder is the top of a checkout (`.` is this one). A revision needs no data: the table is in git.
+    A folder is the top of a checkout (`.` is this one). A revision needs no data, as the table is in git.
     """
     path = Path(name)
     if path.is_file():
@@ -71,7 +71,7 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise InputError(f"{path}: found bytes that are no UTF-8 text, expected a CSV table") from None
+        raise InputError(f"{path}: found bytes that are not UTF-8 text, expected a CSV table") from None
 
 
 def _trained(samples: str) -> set[str]:
@@ -80,11 +80,11 @@ def _trained(samples: str) -> set[str]:
 
 def _trained_at(commit: str) -> set[str] | None:
     try:
-        from dvc import api  # half a second, and not needed to compare folders
+        from dvc import api  # takes half a second, and folders are compared without it
         from dvc.exceptions import DvcException
-    except ModuleNotFoundError:  # installed for prediction alone: as where the data is not at hand
+    except ModuleNotFoundError:  # installed for prediction only: as if the data were not at hand
         return None
     try:
         return _trained(api.read(SAMPLES, rev=commit, encoding="utf-8"))
-    except (DvcException, OSError):  # the data of that commit is in no cache or remote at hand
+    except (DvcException, OSError):  # neither the cache nor a remote has the data of that commit
         return None

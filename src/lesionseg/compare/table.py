@@ -1,4 +1,4 @@
-"""The per-image table of a run, plots/per_image.csv, as a comparison reads it."""
+"""The per-image table of a run, plots/per_image.csv, read for a comparison."""
 
 import csv
 import io
@@ -11,7 +11,7 @@ import numpy as np
 from lesionseg.common.errors import InputError
 from lesionseg.scoring.counts import Counts
 
-IDENTITY = ("width", "height", "lesion_fraction")  # of the photograph and its true mask, whatever the run made of it
+IDENTITY = ("width", "height", "lesion_fraction")  # of the photograph and its true mask, the same in every run
 COUNTS = Counts._fields
 SCORES = ("dice", "iou", "jaccard_native")
 
@@ -20,7 +20,7 @@ SCORES = ("dice", "iou", "jaccard_native")
 class Table:
     """The evaluated images of one run, one row each: `rows` in the order of the file, cells as text.
 
-    `key` is (split, id). Columns that an older table lacks (`group`, the counts) are simply not there.
+    Keys are (split, id). Columns that an older table lacks (`group`, the counts) are simply missing.
     """
 
     name: str
@@ -46,31 +46,31 @@ class Table:
         return np.column_stack([self.values(name, keys) for name in COUNTS])
 
     def groups(self, keys: Sequence[tuple[str, str]]) -> list[str]:
-        """The duplicate group of each image; an image of a table without groups stands alone."""
+        """The duplicate group of each image; without groups in the table, each image is one of its own."""
         return [self.rows[key].get("group") or key[1] for key in keys]
 
 
 def read(text: str, name: str) -> Table:
-    """Parse the text of a per_image.csv; `name` is how messages call it.
+    """Parse the text of a per_image.csv; `name` stands for it in messages.
 
-    Raises InputError for a file that is no such table: columns missing, a cell that is no number, an image twice.
+    Raises InputError for missing columns, a cell that is not a number, or an image that appears twice.
     """
     reader = csv.DictReader(io.StringIO(text))
     try:
         columns, listed = tuple(reader.fieldnames or ()), list(reader)
-    except csv.Error as error:  # a field beyond the module's limit
-        raise InputError(f"{name}: no CSV table ({error}); expected plots/per_image.csv") from None
+    except csv.Error as error:  # a field longer than the module allows
+        raise InputError(f"{name}: not a CSV table ({error}); expected plots/per_image.csv") from None
     if missing := {"split", "id", *SCORES, *IDENTITY} - set(columns):
         raise InputError(
             f"{name}: found the columns {', '.join(columns) or 'of an empty file'}; {', '.join(sorted(missing))} "
-            "missing; expected plots/per_image.csv as the stage evaluate writes it"
+            "missing; expected plots/per_image.csv as the evaluate stage writes it"
         )
     numbers = [*SCORES, *IDENTITY, *(COUNTS if set(COUNTS) <= set(columns) else ())]
     rows, problems = {}, []
     for line, row in enumerate(listed, start=2):
         key = (row["split"] or "", row["id"] or "")
         if key in rows:
-            problems.append(f"{name}: line {line}: the image {key[1]} of {key[0]} a second time")
+            problems.append(f"{name}: line {line}: the image {key[1]} of {key[0]} appears a second time")
         for column in numbers:
             if not _is_number(row[column]):
                 problems.append(f"{name}: line {line}: {column}: found {row[column]!r}, expected a number")
@@ -78,7 +78,7 @@ def read(text: str, name: str) -> Table:
     if problems:
         raise InputError(problems)
     if not rows:
-        raise InputError(f"{name}: no image in it; run the stage evaluate")
+        raise InputError(f"{name}: no image in it; run `dvc repro evaluate`")
     return Table(name, rows, columns)
 
 

@@ -1,4 +1,4 @@
-"""`lesionseg demo`: its options, shown without torch."""
+"""`lesionseg demo`: its options, shown without loading torch."""
 
 import argparse
 import webbrowser
@@ -8,8 +8,8 @@ from lesionseg.common.errors import InputError
 
 MODEL, PORT = "models/lesion-segmentation", 8321
 DESCRIPTION = """\
-Open a page in the browser on which photographs are dropped: outline, probability and numbers, with a threshold to move.
-It listens on this machine alone (127.0.0.1); photographs never leave it. Ctrl-C ends it."""
+Open a page in the browser to drop photographs on: it shows outline, probability and numbers, with a threshold to move.
+It listens on this machine only (127.0.0.1); photographs never leave it. Ctrl-C ends it."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Serve until Ctrl-C; InputError where there is no such model or the port is taken."""
+    """Serve until Ctrl-C. Raises InputError if there is no such model or the port is taken."""
     if not 0 <= options.port < 65536:
         raise InputError(f"--port: found {options.port}, expected 0 to 65535")
     from lesionseg.demo.server import Server
@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> None:
     try:
         server = Server(model, options.port)
     except OSError as error:
-        raise InputError(f"--port: {options.port}: {error.strerror}; name another, or 0 for any free one") from None
+        raise InputError(f"--port: {options.port}: {error.strerror}; name another port, or 0 for any") from None
     with server:
         print(f"{server.address}  (Ctrl-C ends it)", flush=True)
         if not options.no_browser:

@@ -1,7 +1,7 @@
 "use strict";
-// The server answers with the photograph and its 8-bit probabilities; the threshold is moved here.
+// The server answers with the photograph and its 8-bit probabilities; the threshold is applied here.
 const get = (id) => document.getElementById(id);
-let map = null; // {pixels, width, height, answer}: one byte a pixel
+let map = null; // {pixels, width, height, answer, picture}: one byte per pixel
 
 async function show(file) {
   get("error").textContent = "";

@@ -1,7 +1,7 @@
 """The server behind the page: Python's own, on the loopback interface, in front of a model.
 
-Other pages in the same browser can send requests here too. So the Host must be this machine's (no name that somebody
-points here), a photograph must come with a header that a foreign page may not send, and answers allow no other origin.
+Other pages in the same browser can send requests here too. So the Host must be this machine's (not a name that somebody
+points here), a photograph must come with a header that a foreign page may not send, and no other origin is allowed.
 """
 
 import base64
@@ -23,7 +23,7 @@ from lesionseg.images.decoding import ImageError, read_rgb
 from lesionseg.predict.model import Model
 
 LARGEST = 64 << 20  # bytes of a photograph
-SHOWN = 1280  # pixels, the longer side of what the page gets
+SHOWN = 1280  # pixels: longer side of the pictures sent to the page
 LOOPBACK = "127.0.0.1"
 PAGES = {"/": ("page.html", "text/html"), "/page.js": ("page.js", "text/javascript")}
 HEADERS = {
@@ -36,7 +36,7 @@ HEADERS = {
 
 
 class Server(ThreadingHTTPServer):
-    """Serves the page for one model; `address` is where. `port` 0 takes any free one."""
+    """Serves the page for one model at `address`. `port` 0 takes any free one."""
 
     daemon_threads = True
 
@@ -47,12 +47,12 @@ class Server(ThreadingHTTPServer):
         self.address = f"http://{LOOPBACK}:{self.server_port}/"
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Nothing of a browser that went away; of anything else, what happened."""
+        """Print the error, unless the browser just went away."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
     def answer(self, photograph: bytes) -> dict:
-        """What the page shows of an encoded photograph; ImageError where it is none."""
+        """What the page shows of an encoded photograph. Raises ImageError if it is none."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "photograph")
             path.write_bytes(photograph)
@@ -91,7 +91,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.path != "/predict" or self.headers.get("X-Lesionseg") != "photograph":
             self._say(HTTPStatus.FORBIDDEN, {"error": "only the page itself may send photographs"})
         elif not (length.isdecimal() and len(length) < 20):
-            self._say(HTTPStatus.LENGTH_REQUIRED, {"error": "Content-Length is missing or no number"})
+            self._say(HTTPStatus.LENGTH_REQUIRED, {"error": "Content-Length is missing or not a number"})
         elif int(length) > LARGEST:
             self._say(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"error": f"larger than {LARGEST >> 20} MiB"})
         else:
@@ -100,10 +100,10 @@ class Handler(BaseHTTPRequestHandler):
             except ImageError as error:
                 self._say(HTTPStatus.UNPROCESSABLE_ENTITY, {"error": printable(str(error))})
             except MemoryError:
-                self._say(HTTPStatus.INSUFFICIENT_STORAGE, {"error": "this machine's memory does not hold it"})
+                self._say(HTTPStatus.INSUFFICIENT_STORAGE, {"error": "it does not fit into this machine's memory"})
 
     def _welcome(self) -> bool:
-        """Whether the request is for this machine and from this page; says so where it is not."""
+        """Whether the request is for this machine and from this page; answers it if not."""
         origin = self.headers.get("Origin")
         if self.headers.get("Host") in self.server.hosts and (
             origin is None or origin.removeprefix("http://") in self.server.hosts
@@ -116,7 +116,7 @@ class Handler(BaseHTTPRequestHandler):
         self._send(status, "application/json", json.dumps(content).encode())
 
     def _send(self, status: HTTPStatus, kind: str, content: bytes) -> None:
-        self.close_connection = True  # a body that was refused is not read
+        self.close_connection = True  # the body of a refused request is not read
         self.send_response(status)
         for name, value in HEADERS.items():
             self.send_header(name, value)
@@ -126,11 +126,11 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, *words: object) -> None:
-        """Nothing: what is looked at here is nobody's business."""
+        """Log nothing: what is looked at here is nobody's business."""
 
 
 def _encoded(pixels: np.ndarray, format: str) -> str:
-    """A data: address of the picture, at most `SHOWN` pixels long."""
+    """The picture as a data: address, its longer side at most `SHOWN` pixels."""
     image = Image.fromarray(pixels)
     image.thumbnail((SHOWN, SHOWN), Image.Resampling.BILINEAR)
     content = io.BytesIO()

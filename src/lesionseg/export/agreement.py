@@ -1,4 +1,4 @@
-"""Whether an exported graph gives the masks that the model gives."""
+"""Whether an exported graph gives the same masks as the model."""
 
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
@@ -11,14 +11,14 @@ from lesionseg.common.errors import InputError
 from lesionseg.images.decoding import ImageError, read_rgb
 from lesionseg.predict.model import Model, shrunk
 
-MOST = 5e-3  # share of a mask's pixels that may differ: single precision rounds differently in every program
-SIDES = ((3.1, 4.2), (1.7, 1.2), (0.7, 0.6))  # height and width of the drawn pictures, over the network's
+MOST = 5e-3  # share of a mask's pixels that may differ, as every program rounds single precision differently
+SIDES = ((3.1, 4.2), (1.7, 1.2), (0.7, 0.6))  # height and width of the drawn pictures / the network's input size
 
 
 def agreement(content: bytes, model: Model, files: Sequence[Path] = ()) -> str:
-    """Run the ONNX file `content` and `model` on drawn pictures and on `files`; a line that says how far they agree.
+    """Run the ONNX file `content` and `model` on drawn pictures and on `files`; return a line on how well they agree.
 
-    Raises InputError where a mask differs in more than `MOST` of its pixels, or a file cannot be read.
+    Raises InputError if a mask differs in more than `MOST` of its pixels, or a file cannot be read.
     """
     if find_spec("onnxruntime") is None:
         return "not checked against torch: onnxruntime is not installed (pip install 'lesionseg[export]')"
@@ -34,11 +34,11 @@ def agreement(content: bytes, model: Model, files: Sequence[Path] = ()) -> str:
             raise InputError(f"{name}: the exported mask differs from the model's in {share:.2%} of the pixels")
         worst, pictures = max(worst, share), pictures + 1
     version = onnxruntime.__version__
-    return f"checked with onnxruntime {version}: of {pictures} masks at most {worst:.4%} of the pixels differ"
+    return f"checked with onnxruntime {version}: at most {worst:.4%} of the pixels differ in any of {pictures} masks"
 
 
 def _pictures(size: int, files: Sequence[Path]) -> Iterator[tuple[str, np.ndarray]]:
-    """Blurred noise in several shapes, larger and smaller than the network's input, then the files; uint8 RGB."""
+    """Blurred noise in several shapes, larger and smaller than the network's input, then the files: uint8 RGB."""
     random = np.random.default_rng(0)
     for tall, wide in SIDES:
         coarse = Image.fromarray(random.integers(0, 256, (7, 7, 3), np.uint8))

@@ -1,9 +1,9 @@
-"""Cleaning of a mask in operations that ONNX has: what inference/postprocess.py does, pixel for pixel.
+"""Cleaning of a mask in ONNX operations: the same as inference/postprocess.py, pixel for pixel.
 
-OpenCV walks over a mask and numbers what it meets; a graph has no such walk. Here every pixel starts with a number of
-its own and takes the highest of its neighbours', again and again, until nothing changes: a component then has one
-number. Each round also takes the number that the pixel of that number has, so that rounds grow with the logarithm of a
-winding lesion's length.
+OpenCV scans a mask and numbers the components it meets; a graph cannot. Here every pixel starts with a number of its
+own and repeatedly takes the highest of its neighbours', until nothing changes: each component then has one number. In
+each round a pixel also takes the number of the pixel that its number stands for, so that the rounds grow only with the
+logarithm of a winding lesion's length.
 
 Masks are float32 (1, 1, H, W) of 0 and 1.
 """
@@ -29,7 +29,7 @@ def clean(mask: Tensor, cleaning: Cleaning) -> Tensor:
 
 
 def _open_disc(mask: Tensor, radius: int) -> Tensor:
-    """The lesion is taken to go on beyond the image's edge, and not to come from there."""
+    """Beyond the image's edge there is lesion for the erosion, and none for the dilation."""
     offsets = torch.arange(-radius, radius + 1)
     disc = (offsets[:, None] ** 2 + offsets**2 <= radius**2)[None, None].float()
     eroded = (functional.conv2d(1 - mask, disc, padding=radius) < 0.5).float()
@@ -41,13 +41,13 @@ def _largest_component(mask: Tensor) -> Tensor:
     labels = _components()(mask, False).flatten()
     sizes = torch.zeros(labels.numel() + 1).scatter_add(0, labels, torch.ones(labels.numel()))
     sizes = torch.cat([torch.zeros(1), sizes[1:]])  # 0 is the background
-    # of two as large the higher number, which is the first in reading order
+    # of equally large ones the highest number, which is the first in reading order
     largest = len(sizes) - 1 - sizes.flip(0).argmax()
     return ((labels == largest) & (labels > 0)).float().reshape(mask.shape)
 
 
 def _filled(mask: Tensor) -> Tensor:
-    """Background (8-connected) that does not reach the edge becomes lesion: the outside is one piece with a frame."""
+    """Background (8-connected) that does not reach the edge becomes lesion; a frame makes the outside one component."""
     labels = _components()(functional.pad(1 - mask, (1, 1, 1, 1), value=1.0), True)
     outside = labels == labels[0, 0, 0, 0]
     return 1 - outside[:, :, 1:-1, 1:-1].float()
@@ -60,7 +60,7 @@ def _components() -> Callable[[Tensor, bool], Tensor]:
 def _labelled(mask: Tensor, diagonal: bool) -> Tensor:
     """int64 like the mask: 0 where it is 0, else the highest number in the pixel's component.
 
-    Numbers fall in reading order from the number of pixels to 1, so a component's is that of its first pixel.
+    Numbers run from the number of pixels down to 1 in reading order, so a component has the number of its first pixel.
     """
     pixels = mask.shape[-2] * mask.shape[-1]
     own = torch.arange(pixels, 0, -1).reshape(mask.shape)

@@ -1,8 +1,8 @@
-"""From the network's resolution to the photograph's, in operations that ONNX has: what inference/native.py does.
+"""From the network's resolution to the photograph's, in ONNX operations: the same as inference/native.py.
 
-Along each axis a resize is a product with a matrix that depends on the two lengths alone. Where an axis grows, OpenCV's
-weights are fixed-point numbers of 8 bits, and the sums below are exact in float32: the result is OpenCV's to the bit.
-Where one shrinks (a photograph smaller than the network's input) it can differ by 1 of 255.
+Along each axis a resize is a product with a matrix that depends only on the two lengths. Where an axis grows, OpenCV's
+weights are 8-bit fixed-point numbers and the sums below are exact in float32: the result is OpenCV's to the bit. Where
+an axis shrinks (a photograph smaller than the network's input), it can differ by 1 of 255.
 """
 
 import torch
@@ -20,7 +20,7 @@ def enlarge(probabilities: Tensor, height: int, width: int) -> Tensor:
 
 
 def _area(inputs: int, outputs: Tensor) -> Tensor:
-    """INTER_AREA: the share of each input pixel in what an output pixel covers, float64 (outputs, inputs)."""
+    """INTER_AREA: each input pixel's share of the area of an output pixel, float64 (outputs, inputs)."""
     scale = inputs / outputs.double()
     left = _counting(outputs)[:, None] * scale
     pixels = torch.arange(inputs, dtype=torch.float64)
@@ -29,7 +29,7 @@ def _area(inputs: int, outputs: Tensor) -> Tensor:
 
 
 def _linear(inputs: Tensor, outputs: Tensor) -> Tensor:
-    """INTER_LINEAR_EXACT: weights of the two nearest pixels, whole numbers of 1/256, float32 (outputs, inputs)."""
+    """INTER_LINEAR_EXACT: weights of the two nearest pixels in units of 1/256, float32 (outputs, inputs)."""
     centres = (_counting(outputs) + 0.5) * (inputs.double() / outputs.double()) - 0.5
     centres = torch.minimum(centres.clamp(min=0), inputs.double() - 1)[:, None]
     left, pixels = centres.floor(), _counting(inputs)
@@ -38,7 +38,7 @@ def _linear(inputs: Tensor, outputs: Tensor) -> Tensor:
 
 
 def _length(side: int) -> Tensor:
-    return torch.as_tensor(side).reshape(1)  # the exporter takes a number without axes for single precision
+    return torch.as_tensor(side).reshape(1)  # the exporter would make a scalar single precision
 
 
 def _counting(length: Tensor) -> Tensor:

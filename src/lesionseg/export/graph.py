@@ -1,7 +1,7 @@
-"""A whole model as one ONNX graph: from the decoded photograph to the mask at its size, nothing left to re-implement.
+"""A whole model as one ONNX graph, from the decoded photograph to its mask: nothing is left to re-implement.
 
-torch's older exporter is used, which traces: it needs no package but onnx, and takes 2 s for a network for which the
-newer one took 17 (docs/export.md). torch is pinned, so that it does not vanish unnoticed.
+torch's older, tracing exporter is used: it needs no package but onnx, and takes 2 s where the newer one takes 17
+(docs/export.md). torch is pinned, so it cannot disappear unnoticed.
 """
 
 import contextlib
@@ -27,9 +27,9 @@ OPSET = 18
 LARGEST = 1_900_000_000  # bytes of weights; a protobuf message ends at 2 GiB
 INPUT, MASK, PROBABILITIES = "photograph", "mask", "probabilities"
 EXPLAINED = """\
-Input photograph: uint8 (height, width, 3), RGB, 0 to 255, the whole picture upright, of any size.
+Input photograph: uint8 (height, width, 3), RGB, 0 to 255, the whole picture, upright, of any size.
 Output mask: uint8 (height, width), 1 for lesion, 0 for the rest.
-Output probabilities, where asked for: uint8 (height, width), 255 stands for 1; the mask is probabilities >= level.
+Output probabilities, if exported: uint8 (height, width), 255 stands for 1; the mask is probabilities >= level.
 Not a medical device."""
 
 
@@ -59,14 +59,15 @@ class WholeModel(nn.Module):
 
 
 def build_graph(model: Model, probabilities: bool = False) -> onnx.ModelProto:
-    """The graph of `model` with its settings, checked by onnx, with what it is in its metadata.
+    """The graph of `model` with its settings, described in its metadata and checked by onnx.
 
-    Same model, same bytes. See EXPLAINED for inputs and outputs. Raises InputError where ONNX cannot hold it.
+    Same model, same bytes. See EXPLAINED for inputs and outputs. Raises InputError if ONNX cannot express the model.
     """
     size = sum(tensor.numel() * tensor.element_size() for tensor in model.network.state_dict().values())
     if size > LARGEST:
         raise InputError(
-            f"{model.path}: has {size / 1e9:.1f} GB of weights, an ONNX file holds at most 2; export a member"
+            f"{model.path}: found {size / 1e9:.1f} GB of weights, expected at most {LARGEST / 1e9} for an ONNX file; "
+            "export a member"
         )
     names = [MASK, PROBABILITIES] if probabilities else [MASK]
     whole = WholeModel(model.network.cpu().float(), model.image_size, model.settings, probabilities).eval()
@@ -75,7 +76,7 @@ def build_graph(model: Model, probabilities: bool = False) -> onnx.ModelProto:
     content = io.BytesIO()
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.inference_mode():
-            warnings.simplefilter("ignore")  # of tracing, and of the exporter's age
+            warnings.simplefilter("ignore")  # about tracing, and about the exporter's age
             torch.onnx.export(
                 whole,
                 (example,),
@@ -86,7 +87,7 @@ def build_graph(model: Model, probabilities: bool = False) -> onnx.ModelProto:
                 output_names=names,
                 dynamic_axes=dict.fromkeys([INPUT, *names], sides),
             )
-    except torch.onnx.errors.OnnxExporterError as error:  # a network of one's own with an operation that ONNX lacks
+    except torch.onnx.errors.OnnxExporterError as error:  # a network of your own with an operation that ONNX lacks
         raise InputError(f"{model.path}: cannot be written as ONNX: {str(error).splitlines()[0]}") from None
     graph = onnx.load_from_string(content.getvalue())
     _describe(graph, model)
@@ -95,11 +96,11 @@ def build_graph(model: Model, probabilities: bool = False) -> onnx.ModelProto:
 
 
 def _describe(graph: onnx.ModelProto, model: Model) -> None:
-    """Say inside the file what it is."""
+    """Describe the model inside the file."""
     graph.producer_name, graph.producer_version = "lesionseg", version("lesionseg")
     graph.doc_string = EXPLAINED
     for node in graph.graph.node:
-        node.doc_string = ""  # lines of the code that was traced, with paths of this machine
+        node.doc_string = ""  # would hold lines of the traced code, with paths of this machine
         del node.metadata_props[:]
     settings = model.settings.as_dict()
     said = {

@@ -1,10 +1,10 @@
-"""From a decoded photograph to the network's input, in operations that ONNX has: Pillow's antialiased shrinking.
+"""From a decoded photograph to the network's input, in ONNX operations: Pillow's antialiased shrinking.
 
-Pillow's BILINEAR resizes along one axis, then the other. Each output pixel is a weighted sum of the pixels near it. The
-weights fall linearly, over as many pixels as the reduction, and have 22 bits after the point; the sum is rounded to 8.
-Here the weights are computed from the photograph's size inside the graph, and the sums are the same integers: the
-result is Pillow's to the bit, but for photographs so tall that Pillow takes their rows first (height - size above
-2 (width - size)): those can differ by 1 of 255.
+Pillow's BILINEAR resizes along one axis, then the other. Each output pixel is a weighted sum of the pixels around it,
+with weights that fall linearly over the reduction factor and have 22 fractional bits; the sum is rounded to 8 bits.
+Here the graph computes the weights from the photograph's size, and the sums are the same integers: the result is
+Pillow's to the bit, except for photographs so tall that Pillow resizes along their height first (height - size above
+2 (width - size)), which can differ by 1 of 255.
 """
 
 from typing import Any
@@ -23,12 +23,12 @@ def shrink(photograph: Tensor, size: int) -> Tensor:
 
 def _resized(pixels: Tensor, outputs: int) -> Tensor:
     """Resize along the first axis: uint8 (inputs, A, B) -> uint8 (outputs, A, B)."""
-    length = torch.as_tensor(pixels.shape[0]).reshape(1)  # the exporter takes one without axes for single precision
+    length = torch.as_tensor(pixels.shape[0]).reshape(1)  # the exporter would make a scalar single precision
     scale = length.double() / outputs
     reach = scale.clamp(min=1)
     centres = (torch.arange(outputs, dtype=torch.float64) + 0.5) * scale
     taps = torch.arange((2 * reach.ceil() + 2).squeeze(), dtype=torch.float64)  # type: ignore[call-overload]
-    near = (centres - reach).floor()[:, None] + taps  # (outputs, taps), beyond the edges too
+    near = (centres - reach).floor()[:, None] + taps  # (outputs, taps), also beyond the edges
     weights = (1 - (near + 0.5 - centres[:, None]).abs() * (1 / reach)).clamp(min=0)
     weights = weights * ((near >= 0) & (near < length))
     fixed = (weights / weights.sum(1, keepdim=True) * 2**BITS + 0.5).floor().int()
@@ -45,7 +45,7 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, left: Tensor, right: Tensor) -> Tensor:
-        return (left.double() @ right.double()).int()  # exact: torch has no such product of uint8
+        return (left.double() @ right.double()).int()  # exact; torch has no such product for uint8
 
     @staticmethod
     def symbolic(g: Any, left: Any, right: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Segment photographs of one's own with a trained network: `lesionseg predict`, and the same from Python.
+"""Segment your own photographs with a trained network: `lesionseg predict`, and the same from Python.
 
 import lesionseg
 

@@ -1,4 +1,4 @@
-"""A mask for every photograph, a table of the lesions, and a record of the run: `lesionseg predict`."""
+"""`lesionseg predict`: a mask for every photograph, a table of the lesions, and a record of the run."""
 
 import argparse
 from collections import deque
@@ -28,39 +28,39 @@ from lesionseg.predict.targets import COCO, RECORD, TABLE, Targets, find, outdat
 from lesionseg.predict.targets import check as check_targets
 from lesionseg.scoring.counts import Counts
 
-cv2.setNumThreads(1)  # the cores are shared out photograph by photograph; cv2's own threads would get in the way
+cv2.setNumThreads(1)  # each core works on a photograph of its own; cv2's threads would get in the way
 
 
 class Finished(NamedTuple):
-    """What became of one photograph, its files being written."""
+    """The result of one photograph whose files are written."""
 
-    row: dict  # of lesions.csv, without the names of files
+    row: dict  # of lesions.csv, without the file names
     counts: Counts | None = None  # against the true mask, where there is one
     problem: str | None = None
 
 
 @dataclass
 class Outcome:
-    """What became of the photographs, as far as the run has come."""
+    """The results so far."""
 
     finished: dict[Path, Finished] = field(default_factory=dict)
     unread: dict[Path, str] = field(default_factory=dict)  # why
 
     @property
     def problems(self) -> dict[Path, str]:
-        """Of those that cannot be read, or whose true mask cannot."""
+        """Of the photographs that cannot be read, or whose true mask cannot."""
         return self.unread | {path: each.problem for path, each in self.finished.items() if each.problem}
 
     @property
     def counts(self) -> list[Counts]:
-        """Of those that have been compared."""
+        """Of the photographs that were compared with a true mask."""
         return [each.counts for each in self.finished.values() if each.counts]
 
 
 def run(options: argparse.Namespace) -> None:
-    """Predict everything that can be read; then InputError with what could not be, a line each.
+    """Predict every photograph that can be read; then raise InputError with a line for each that cannot.
 
-    Everything that can be refused is refused before anything is written.
+    Options, names and files are checked before anything is written.
     """
     check(options)
     names = find(options.photographs, options.output)
@@ -73,7 +73,9 @@ def run(options: argparse.Namespace) -> None:
     check_targets(options.output, wanted, of_the_set, (path for files in masks.values() for path in files))
     model = load(options.model, choose_device(options.device, called="--device"), **changes(options))
     if not model.evaluated:
-        print(f"predict: {model.path} holds no settings, it was not evaluated; the defaults of the others are used")
+        print(
+            f"predict: {model.path} holds no settings, as it was not evaluated; defaults are used where none are given"
+        )
     for path in outdated(names, options.output, kinds(options)):
         path.unlink()
     written = [path for path in written_before(options.output) if path.exists()]
@@ -88,10 +90,10 @@ def run(options: argparse.Namespace) -> None:
         scores = {"truth": scored(options.truth, len(names), outcome)} if options.truth else {}
         write_json(options.output / RECORD, about | scores | {"files": files, "written": listed})
 
-    save_record()  # files of a run that is killed are known to be ours when it is repeated
+    save_record()  # if this run is killed, the next one still recognises its files as ours
     try:
         predict_all(model, wanted, masks, worker_count(options.workers), outcome)
-    finally:  # what is done counts, also after Ctrl-C
+    finally:  # record what is done, also after Ctrl-C
         columns = [*COLUMNS, *(truth.SCORES if options.truth else ())]
         write_csv(options.output / TABLE, columns, rows(options.output, wanted, outcome, columns))
         if options.outlines:
@@ -105,7 +107,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def check(options: argparse.Namespace) -> None:
-    """Raise InputError for every option out of its range."""
+    """Raise InputError for every option that is out of range."""
     problems = []
     try:
         Settings(**changes(options))
@@ -127,7 +129,7 @@ def changes(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def kinds(options: argparse.Namespace) -> list[str]:
-    """What is written for each photograph, keys of targets.ENDINGS."""
+    """What to write for each photograph: keys of targets.ENDINGS."""
     asked = {
         "segmentation": True,
         "overlay": options.overlay,
@@ -141,8 +143,8 @@ def kinds(options: argparse.Namespace) -> list[str]:
 def predict_all(model: Model, wanted: Targets, masks: truth.Masks, workers: int, outcome: Outcome) -> None:
     """Predict and write the files of every photograph that can be read, and fill `outcome`.
 
-    `workers` threads decode the next photographs and as many enlarge, measure and write the last ones, while the
-    network computes. Memory holds a batch and, at native size, a photograph a thread.
+    While the network computes, `workers` threads decode the next photographs, and as many enlarge, measure and write
+    the last ones. Memory holds a batch and one photograph at native size per thread.
     """
 
     def finish(item: tuple[Path, np.ndarray, Shrunk]) -> tuple[Path, Finished]:
@@ -157,7 +159,7 @@ def predict_all(model: Model, wanted: Targets, masks: truth.Masks, workers: int,
 def probabilities_of(
     model: Model, files: Sequence[Path], workers: int, unread: dict[Path, str]
 ) -> Iterator[tuple[Path, np.ndarray, Shrunk]]:
-    """Each file that can be read with the network's probabilities; why the others cannot goes into `unread`."""
+    """Yield each file that can be read, with its probabilities; `unread` gets the reason for every other."""
 
     def decoded(path: Path) -> Shrunk | str:
         try:
@@ -189,7 +191,7 @@ def finished(
     files: Mapping[str, Path],
     true_masks: Sequence[Path],
 ) -> Finished:
-    """Write what was asked for of one photograph, and measure it."""
+    """Write the files that were asked for of one photograph, and measure it."""
     segmentation = model.finish(probabilities, photograph)
     mask = segmentation.mask
     row, counts, problem = measured(segmentation), None, None
@@ -214,7 +216,7 @@ def finished(
 
 
 def record(model: Model) -> dict:
-    """What run.json says of the model and how it was run."""
+    """What run.json says about the model and how it was run."""
     return {
         "model": str(model.path),
         "model_sha256": model.sha256,
@@ -226,7 +228,7 @@ def record(model: Model) -> dict:
 
 
 def rows(output: Path, wanted: Targets, outcome: Outcome, columns: Sequence[str]) -> Iterator[dict]:
-    """The rows of lesions.csv; empty where there is nothing to say."""
+    """The rows of lesions.csv; fields without a value are empty."""
     for path, each in outcome.finished.items():
         mask = wanted[path]["segmentation"].relative_to(output)
         names = {"image": printable(str(path)), "mask": printable(str(mask))}
@@ -234,13 +236,13 @@ def rows(output: Path, wanted: Targets, outcome: Outcome, columns: Sequence[str]
 
 
 def outlined(wanted: Targets, outcome: Outcome) -> Iterator[Outlined]:
-    """What coco.json lists: the photographs that are done."""
+    """The photographs that are done, for coco.json."""
     for path, each in outcome.finished.items():
         yield Outlined(str(path), each.row["width"], each.row["height"], wanted[path]["outlines"])
 
 
 def scored(folder: Path, photographs: int, outcome: Outcome) -> dict:
-    """What run.json says of the scores."""
+    """The scores, for run.json."""
     compared = len(outcome.counts)
     return {
         "folder": str(folder),
@@ -252,7 +254,7 @@ def scored(folder: Path, photographs: int, outcome: Outcome) -> dict:
 
 def say_scores(scores: dict) -> None:
     if scores["not_scored"]:
-        print(f"predict: photographs without a true mask that can be compared: {scores['not_scored']}")
+        print(f"predict: photographs that could not be scored, without a usable true mask: {scores['not_scored']}")
     for kind, over in (("pooled", "all pixels"), ("per_image_mean", "mean over photographs")):
         if kind in scores:
             values = ", ".join(f"{name} {value:.4f}" for name, value in scores[kind].items())

@@ -1,4 +1,4 @@
-"""A row of lesions.csv: what is measured of one predicted mask."""
+"""A row of lesions.csv: the measurements of one predicted mask."""
 
 import math
 
@@ -17,7 +17,7 @@ _UNDECIDED = (math.floor(UNDECIDED[0] * 255) + 1, math.ceil(UNDECIDED[1] * 255) 
 
 
 def measured(segmentation: Segmentation) -> dict[str, int | str]:
-    """The columns from `width` on: the bounding box in pixels, right and bottom exclusive, empty without lesion."""
+    """The columns from `width` on. The bounding box is in pixels, right and bottom exclusive, empty without lesion."""
     mask, probabilities = segmentation.mask, segmentation.probabilities
     height, width = mask.shape
     pixels = cv2.countNonZero(mask)
@@ -39,12 +39,12 @@ def measured(segmentation: Segmentation) -> dict[str, int | str]:
 def components(mask: np.ndarray) -> int:
     """The number of 4-connected components of a mask, uint8 (H, W) of 0 and 1.
 
-    OpenCV's contours, of 8-connected components, take less time than labelling every pixel, and are as many where no
-    two pixels touch at a corner alone.
+    OpenCV's contours are faster than labelling every pixel, but those of 8-connected components; the number is the same
+    unless two pixels touch only at a corner.
     """
     steps = mask[:, 1:] ^ mask[:, :-1]
-    both = np.flatnonzero(steps[1:] & steps[:-1])  # of these two steps, one up and one down meet in a corner
+    both = np.flatnonzero(steps[1:] & steps[:-1])  # one step up and one down here: two pixels meet at a corner
     if len(both) and (mask[1:, :-1] ^ mask[:-1, :-1]).ravel()[both].any():
         return cv2.connectedComponents(mask, connectivity=4)[0] - 1
     _, hierarchy = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    return int(np.count_nonzero(hierarchy[0, :, 3] < 0))  # those without a parent; the others are holes
+    return int(np.count_nonzero(hierarchy[0, :, 3] < 0))  # contours without a parent; the others are holes

@@ -1,4 +1,4 @@
-"""A trained network as a function from a photograph to its mask, by the very steps that the evaluation scores."""
+"""A trained network as a function from a photograph to its mask, by the same steps that the evaluation scores."""
 
 import hashlib
 from collections import deque
@@ -24,14 +24,17 @@ from lesionseg.inference.refine import REFINERS
 from lesionseg.inference.settings import Settings
 from lesionseg.networks import weights
 
-FILES = (weights_file.MODEL_FILE, weights_file.TRAINED_FILE)  # what a model's folder may hold, the whole model first
+FILES = (
+    weights_file.MODEL_FILE,
+    weights_file.TRAINED_FILE,
+)  # what a model's folder may hold; the whole model is preferred
 
 Photograph = str | Path | np.ndarray | Image.Image
 Shrunk = tuple[np.ndarray, tuple[int, int]]  # uint8 (S, S, 3) RGB at the network's size, native (width, height)
 
 
 class Changes(TypedDict, total=False):
-    """Settings to be other than those of the model file; see `Settings`."""
+    """Settings that replace those of the model file; see `Settings`."""
 
     threshold: float
     test_time_augmentation: str
@@ -43,7 +46,7 @@ class Changes(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What the network says of one photograph, at its native size (height, width)."""
+    """The result for one photograph, at its native size (height, width)."""
 
     mask: np.ndarray  # uint8, 1 for lesion
     probabilities: np.ndarray  # uint8, 255 stands for 1
@@ -51,14 +54,14 @@ class Segmentation:
 
 @dataclass(frozen=True)
 class Model:
-    """A network in evaluation mode, the size it was trained at, and what is done after it."""
+    """A network in evaluation mode, its input size, and the settings of what follows it."""
 
     network: nn.Module
     image_size: int  # pixels, height and width
     settings: Settings
     device: torch.device
     path: Path  # of the file it was read from
-    evaluated: bool  # whether the settings, changes aside, are those it was evaluated with; else they are the defaults
+    evaluated: bool  # whether the file has the settings it was evaluated with; if not, they are the defaults
 
     @property
     def sha256(self) -> str:
@@ -73,10 +76,10 @@ class Model:
         """The mask of a photograph, uint8 (height, width) at its native size, upright: 1 for lesion, 0 for the rest.
 
         `image` is a file, an array uint8 (height, width, 3) RGB, a Pillow image, or a list of these, which gives a
-        list of masks; a batch is held at a time. Files are decoded as the pipeline does, a JPEG no larger than needed,
-        so that an array of the same photograph can give a slightly different mask at its outline.
+        list of masks and is processed a batch at a time. Files are decoded as in the pipeline, a JPEG no larger than
+        needed, so an array of the same photograph can give a slightly different outline.
 
-        Raises ImageError where a file cannot be read as an image, InputError where an array is of another kind.
+        Raises ImageError if a file cannot be read as an image, InputError if an array has another shape or dtype.
         """
         if isinstance(image, str | Path | np.ndarray | Image.Image):
             return self.predict([image])[0]
@@ -85,13 +88,13 @@ class Model:
     def segment(self, photographs: Iterable[Shrunk]) -> Iterator[Segmentation]:
         """Yield the segmentation of each photograph in order, a batch at a time.
 
-        A photograph is what `shrunk(image, image_size)` gives.
+        Photographs are as `shrunk(image, image_size)` returns them.
         """
         return (self.finish(*each) for each in self.probabilities(photographs))
 
     def probabilities(self, photographs: Iterable[Shrunk]) -> Iterator[tuple[np.ndarray, Shrunk]]:
-        """Yield the network's 8-bit probabilities (S, S) of each photograph, and the photograph, for `finish`."""
-        held: deque[Shrunk] = deque()  # those the network has not given back yet
+        """Yield the network's 8-bit probabilities (S, S) of each photograph with the photograph, for `finish`."""
+        held: deque[Shrunk] = deque()  # those that the network still works on
 
         def images() -> Iterator[np.ndarray]:
             for photograph in photographs:
@@ -102,7 +105,7 @@ class Model:
             yield prediction.averaged, held.popleft()
 
     def finish(self, probabilities: np.ndarray, photograph: Shrunk) -> Segmentation:
-        """Refine and clean at the network's resolution, then enlarge, as the evaluation does before it scores."""
+        """Refine and clean at the network's resolution, then enlarge, as the evaluation does before scoring."""
         pixels, (width, height) = photograph
         level = self.settings.level
         if refine := REFINERS[self.settings.refinement]:
@@ -115,7 +118,7 @@ class Model:
 def shrunk(image: Photograph, size: int) -> Shrunk:
     """A photograph at the network's size, upright, and its native (width, height).
 
-    Raises ImageError where a file cannot be read as an image, InputError where an array is of another kind.
+    Raises ImageError if a file cannot be read as an image, InputError if an array has another shape or dtype.
     """
     if isinstance(image, str | Path):
         return read_rgb(image, size)
@@ -132,12 +135,12 @@ def shrunk(image: Photograph, size: int) -> Shrunk:
 
 
 def load(path: str | Path, device: str | torch.device = "auto", **changes: Unpack[Changes]) -> Model:
-    """Load a model with the settings it was evaluated with, as the evaluate stage wrote it: its folder or its file.
+    """Load a model that the evaluate stage wrote, from its folder or file, with the settings it was evaluated with.
 
     `device` is auto (CUDA where there is a GPU), cpu, cuda or cuda:<index>. `changes` replace single settings:
-    `load(path, threshold=0.4)`. The weights of the train stage are a model too, with default settings.
+    `load(path, threshold=0.4)`. The weights of the train stage can be loaded too, with default settings.
 
-    Raises InputError where there is no model of this project, or a change is out of its range.
+    Raises InputError if `path` is no model of this project, or a change is out of range.
     """
     path = model_file(Path(path))
     device = choose_device(device, called="device") if isinstance(device, str) else device
@@ -156,9 +159,9 @@ def load(path: str | Path, device: str | torch.device = "auto", **changes: Unpac
 
 
 def model_file(path: Path) -> Path:
-    """The file of the model at `path`, itself or in its folder; InputError where there is none."""
+    """The model file at `path`, or in the folder `path`. Raises InputError if there is none."""
     if not path.exists():
-        raise InputError(f"{path}: not found; `dvc repro` or `dvc pull` makes it, or name the folder of another model")
+        raise InputError(f"{path}: not found; make it with `dvc repro` or `dvc pull`, or name another model's folder")
     if not path.is_dir():
         return path
     for name in FILES:

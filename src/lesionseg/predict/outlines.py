@@ -1,4 +1,4 @@
-"""Outlines as files that other programs read: GeoJSON a photograph, as QuPath imports it, and COCO JSON for the set."""
+"""Outlines for other programs: a GeoJSON per photograph, as QuPath imports it, and one COCO JSON for all."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -16,7 +16,7 @@ CLASS = "lesion"
 
 
 class Outlined(NamedTuple):
-    """A photograph whose outlines are written, as COCO lists it."""
+    """A photograph whose outlines have been written, for the COCO file."""
 
     image: str
     width: int  # pixels
@@ -25,9 +25,9 @@ class Outlined(NamedTuple):
 
 
 def write_geojson(path: Path, mask: np.ndarray) -> None:
-    """Write the components of a mask, uint8 (H, W), as a FeatureCollection: a polygon with its holes each.
+    """Write the components of a mask, uint8 (H, W), as a FeatureCollection: one polygon with holes per component.
 
-    Rings are closed, as GeoJSON has it, and coordinates pixels of the upright photograph, as QuPath has it.
+    Rings are closed, as GeoJSON requires, and coordinates are pixels of the upright photograph, as in QuPath.
     """
     features = [
         {
@@ -45,9 +45,10 @@ def write_geojson(path: Path, mask: np.ndarray) -> None:
 
 
 def write_coco(path: Path, photographs: Iterable[Outlined]) -> None:
-    """Write the outlines of all photographs as one COCO file, an annotation a component, from their GeoJSON files.
+    """Write the outlines of all photographs, read from their GeoJSON files, as one COCO file.
 
-    One photograph is held at a time. A component with holes, which COCO's polygons cannot have, is run-length encoded.
+    A component is an annotation; one with holes, which COCO polygons cannot express, is run-length encoded. Memory
+    holds one photograph at a time.
     """
     photographs = list(photographs)
     images = [
@@ -78,7 +79,7 @@ def _annotations(photograph: Outlined) -> Iterator[dict]:
 
 
 def _run_lengths(rings: list[np.ndarray], photograph: Outlined) -> dict:
-    """COCO's uncompressed form: lengths of the runs of 0, 1, 0, …, down the columns, left to right."""
+    """COCO's uncompressed form: the lengths of the runs of 0, 1, 0, …, column by column."""
     pixels = filled(rings, (photograph.height, photograph.width)).ravel(order="F")
     ends = np.flatnonzero(np.diff(pixels)) + 1
     lengths = np.diff([0, *ends, len(pixels)]).tolist()
@@ -86,7 +87,7 @@ def _run_lengths(rings: list[np.ndarray], photograph: Outlined) -> dict:
 
 
 def _signed_area(ring: np.ndarray) -> int:
-    """In pixels, positive clockwise as seen in the picture: a hole counts against its outer ring."""
+    """In pixels; positive if clockwise as seen in the picture, so that a hole subtracts from its outer ring."""
     x, y = ring.T.astype(np.int64)
     return int(x @ np.roll(y, -1) - y @ np.roll(x, -1)) // 2
 

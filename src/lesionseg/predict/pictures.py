@@ -10,18 +10,18 @@ from PIL import Image
 from lesionseg.common.files import atomic
 from lesionseg.inference.outline import PREDICTION, TRUTH, rgb
 
-QUALITY = 92  # of the overlay, a JPEG: as PNG a photograph of 12 megapixels has 20 MB and takes seconds
+QUALITY = 92  # of the overlay, a JPEG: as PNG, 12 megapixels take 20 MB and seconds
 
-# Width of a line as a share of the longer side, so that it can be seen when the picture is shrunk to fit a screen, and
-# its least width in pixels. A dark rim sets it off against skin and lesion alike.
+# The width of a line as a share of the longer side, so that it shows when the picture is shrunk to fit a screen, and at
+# least so many pixels. A dark rim sets it off against both skin and lesion.
 WIDTH, LEAST = 1 / 300, 2
 RIM = 1.8  # times the width
 COLOURS = {"truth": TRUTH, "predicted": PREDICTION}
 
 
 def write_png(path: Path, pixels: np.ndarray) -> None:
-    """Write uint8 (height, width) as a grey PNG. Without PNG's filters a mask of 12 megapixels takes a third of the
-    time, and no more space."""
+    """Write uint8 (height, width) as a grey PNG, without PNG's filters: a mask of 12 megapixels then takes a third of
+    the time, and no more space."""
     kind = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE]
     kind += [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE, cv2.IMWRITE_PNG_COMPRESSION, 1]
     _, content = cv2.imencode(".png", pixels, kind)
@@ -30,7 +30,7 @@ def write_png(path: Path, pixels: np.ndarray) -> None:
 
 
 def write_numbers(path: Path, probabilities: np.ndarray) -> None:
-    """Write 8-bit probabilities as float32 of 0 to 1, to be read by numpy.load."""
+    """Write 8-bit probabilities as float32 from 0 to 1, for numpy.load."""
     with atomic(path) as temporary, open(temporary, "wb") as file:
         np.save(file, probabilities / np.float32(255))
 
@@ -42,8 +42,10 @@ def write_overlay(path: Path, photograph: np.ndarray, masks: Mapping[str, np.nda
 
 
 def overlay(photograph: np.ndarray, masks: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The photograph at its own size with the outlines of masks, uint8 (height, width) of 0 and 1, by the keys of
-    COLOURS. Where a mask reaches the edge its outline runs along the edge, a line's width inside."""
+    """The photograph at its own size with the outlines of `masks`, uint8 (height, width) of 0 and 1, keys of COLOURS.
+
+    Where a mask reaches the edge of the photograph, its outline runs along the edge, a line's width inside.
+    """
     picture = photograph.copy()
     width = max(LEAST, round(max(picture.shape) * WIDTH))
     contours = {name: _contours(masks[name], width) for name in COLOURS if name in masks}
@@ -56,7 +58,7 @@ def overlay(photograph: np.ndarray, masks: Mapping[str, np.ndarray]) -> np.ndarr
 
 def _contours(mask: np.ndarray, margin: int) -> list[np.ndarray]:
     inside = mask.copy()
-    margin = min(margin, (min(mask.shape) - 1) // 2)  # something stays of a mask that is all lesion
+    margin = min(margin, (min(mask.shape) - 1) // 2)  # so that something is left of a mask that is all lesion
     if margin:
         inside[:margin] = inside[-margin:] = inside[:, :margin] = inside[:, -margin:] = 0
     return list(cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)[0])

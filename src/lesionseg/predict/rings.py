@@ -1,8 +1,8 @@
-"""The exact outline of a mask: polygons along the edges of its pixels, from which the mask comes back to the pixel.
+"""The exact outline of a mask: polygons along the edges of its pixels, from which the mask can be rebuilt exactly.
 
 The top left corner of the picture is (0, 0), y points down, and the pixel in column x and row y is the square from
-(x, y) to (x + 1, y + 1): a vertex is a corner of pixels, whole numbers from 0 to the width or height. OpenCV's contours
-run through the centres of the outermost pixels instead, half a pixel inside.
+(x, y) to (x + 1, y + 1). A vertex is a corner of pixels: whole numbers from 0 to the width or height. (OpenCV's
+contours run through the centres of the outermost pixels, half a pixel inside.)
 """
 
 from typing import NamedTuple
@@ -43,7 +43,7 @@ def polygons(mask: np.ndarray) -> list[Polygon]:
 
 
 def filled(rings: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
-    """The mask, uint8 (H, W), of the pixels inside an odd number of rings; `polygons` turned back."""
+    """The mask, uint8 (H, W), of the pixels inside an odd number of rings: the inverse of `polygons`."""
     crossings = np.zeros((shape[0], shape[1] + 1), np.uint8)
     for ring in rings:
         for (x, y), (other_x, other_y) in zip(ring, np.roll(ring, -1, axis=0), strict=True):
@@ -55,9 +55,8 @@ def filled(rings: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
 def _rings(padded: np.ndarray) -> list[np.ndarray]:
     """The rings (vertices, 2) of (x, y) around all components, each from its topmost, leftmost vertex to the right.
 
-    The outline turns at the corners where one or three of the four pixels around are lesion, and twice, the two turns
-    back to back, where two diagonal ones are. Along every row and column of corners the turns are, by twos, the ends
-    of the edges between.
+    The outline turns at a corner where one or three of its four pixels are lesion, and twice, back to back, where two
+    diagonal ones are. Along every row and column of corners, successive pairs of turns are the two ends of an edge.
     """
     upper_left, upper_right = padded[:-1, :-1], padded[:-1, 1:]
     lower_left, lower_right = padded[1:, :-1], padded[1:, 1:]
@@ -67,8 +66,8 @@ def _rings(padded: np.ndarray) -> list[np.ndarray]:
     twice = diagonal[y, x]
     repeats = 1 + twice.astype(int)
     y, x, twice = (np.repeat(values, repeats) for values in (y, x, twice))
-    # Of the two turns at a corner, the first in reading order ends the edge from the left. It goes on upwards where
-    # the upper left pixel is lesion, and downwards where the lower left is: the two components do not touch.
+    # Of two turns at one corner, the first in reading order ends the edge from the left. It goes on upwards if the
+    # upper left pixel is lesion and downwards if the lower left is, so that the two components do not touch.
     second = np.zeros(len(x), np.int64)
     second[1:] = (x[1:] == x[:-1]) & (y[1:] == y[:-1])
     downwards = np.where(upper_left[y, x] == 1, second, 1 - second) * twice

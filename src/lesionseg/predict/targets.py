@@ -1,4 +1,4 @@
-"""Which photographs are predicted, what their results are called, and that none of these replaces what is not ours."""
+"""Which photographs to predict, what to call their results, and that these replace no file but our own."""
 
 import json
 from collections import Counter
@@ -21,12 +21,12 @@ Targets = Mapping[Path, Mapping[str, Path]]  # photograph -> kind, a key of ENDI
 
 
 def find(photographs: Sequence[Path], output: Path) -> dict[Path, Path]:
-    """The files to predict, those named and every image below a folder that is named, and what their results are
-    called: the path below that folder without extension; of files that would share it, with extension and folder.
+    """The files to predict and the names of their results: `photographs` are files, or folders with all images below.
 
-    An output directory inside such a folder is passed over. Raises InputError for what is not there.
+    A name is the path below the folder without its extension; with extension and folder where names would clash. An
+    output directory inside such a folder is skipped. Raises InputError for every path that does not exist.
     """
-    below: dict[Path, Path] = {}  # file -> the folder its name starts at
+    below: dict[Path, Path] = {}  # file -> the folder that its name is relative to
     problems = []
     for path in photographs:
         if path.is_dir():
@@ -61,8 +61,10 @@ def targets(names: Mapping[Path, Path], output: Path, kinds: Iterable[str]) -> T
 
 
 def check(output: Path, wanted: Targets, of_the_set: Sequence[str], inputs: Iterable[Path]) -> None:
-    """Raise InputError where something to be written is an input, is written twice, or is there and not of this
-    command: only what the run.json beside it lists is replaced. `of_the_set`: names of files that all share."""
+    """Raise InputError where a file to write is an input, would be written twice, or exists and is not this command's.
+
+    Only files that an earlier run.json lists are replaced. `of_the_set`: names of the files that all photographs share.
+    """
     if output.exists() and not output.is_dir():
         raise InputError(f"--output: {output} is a file, expected a directory")
     ours = {path.resolve() for path in written_before(output)}
@@ -78,15 +80,15 @@ def check(output: Path, wanted: Targets, of_the_set: Sequence[str], inputs: Iter
         elif where in seen:
             problems.append(f"{path}: two photographs would get this name; rename one")
         elif path.exists() and where not in ours:
-            problems.append(f"{path}: is there and not of an earlier run of this command; choose another --output")
+            problems.append(f"{path}: exists and is not from an earlier run of this command; choose another --output")
         seen.add(where)
     if problems:
         raise InputError(problems)
 
 
 def outdated(names: Mapping[Path, Path], output: Path, kinds: Iterable[str]) -> list[Path]:
-    """What earlier runs wrote for these photographs, or for the set, of `kinds` that this one does not write: it would
-    lie beside masks that it does not belong to."""
+    """Files that earlier runs wrote for these photographs, or for the set, and this one does not (`kinds`): they would
+    lie beside masks that they do not belong to."""
     others = ENDINGS.keys() - set(kinds)
     left = {path for files in targets(names, output, others).values() for path in files.values()}
     if "outlines" in others:
@@ -95,13 +97,13 @@ def outdated(names: Mapping[Path, Path], output: Path, kinds: Iterable[str]) -> 
 
 
 def written_before(output: Path) -> list[Path]:
-    """The files that earlier runs say they wrote to `output`; none where run.json is missing or something else's.
+    """The files in `output` that earlier runs wrote, by run.json; none if that is missing or not ours.
 
-    What it says lies elsewhere is left out."""
+    Paths outside `output` are ignored: the folder may be a stranger's, unpacked."""
     try:
         names = json.loads((output / RECORD).read_text(encoding="utf-8"))["written"]
         files = [output / name for name in (*names, TABLE, RECORD)]
         inside = output.resolve()
         return [path for path in files if path.resolve().is_relative_to(inside) and path.is_relative_to(output)]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # a stranger's, in a folder that came unpacked
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []

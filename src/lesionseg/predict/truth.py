@@ -1,4 +1,4 @@
-"""True masks for photographs that are predicted, by id, and the scores of predictions against them."""
+"""True masks of the photographs, found by id, and the scores of predictions against them."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,10 +18,10 @@ Masks = Mapping[Path, Sequence[Path]]  # photograph -> the files whose union is 
 
 
 def find_truth(folder: Path, photographs: Iterable[Path]) -> Masks:
-    """The true masks below `folder` of those photographs that have one.
+    """The true masks below `folder`, for the photographs that have one.
 
-    A mask is called as its photograph, or with an ending or beginning of `ids_of_mask`. Raises InputError where there
-    is no folder, not a single mask, or a photograph has several that are not numbered parts.
+    A mask has the name of its photograph, or that with a prefix or suffix that `ids_of_mask` knows. Raises InputError
+    where there is no folder, no mask at all, or a photograph has several masks that are not numbered parts.
     """
     if not folder.is_dir():
         found = "is a file" if folder.exists() else "no such directory"
@@ -47,7 +47,7 @@ def find_truth(folder: Path, photographs: Iterable[Path]) -> Masks:
 
 
 def without_masks(photographs: Mapping[Path, Path], folder: Path) -> dict[Path, Path]:
-    """The photographs that are not themselves masks, by their names, of others in the folder of true masks."""
+    """The photographs without those that lie in the folder of true masks and are, by their names, masks of others."""
     stems = {path.stem for path in photographs}
     return {
         path: name
@@ -79,7 +79,7 @@ def scored(predicted: np.ndarray, truth: np.ndarray) -> tuple[Counts, dict[str, 
 
 
 def summary(counts: Sequence[Counts]) -> dict[str, dict[str, float]]:
-    """The scores pooled over all pixels, and the means over photographs, at native size; none of none."""
+    """The scores at native size, pooled over all pixels and as means over photographs; empty if there are none."""
     if not counts:
         return {}
     table = Counts.of(np.array(counts, np.int64))
