@@ -150,7 +150,7 @@ def test_a_file_that_does_something_else_is_not_written(network, tmp_path, capsy
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--output", "x.bin"], "ends in .onnx"),
+        (["--output", "x.bin"], "ending in .onnx"),
         (["--output", "x.onnx", "--model", "nowhere"], "nowhere"),
         (["--output", "x.onnx", "--check", "no.jpg"], "no.jpg"),
     ],
