@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.overrides import TorchFunctionMode
 
 from lesionseg import networks
 from lesionseg.common.errors import InputError
@@ -53,6 +54,26 @@ def test_an_ensemble_of_certain_members_has_finite_logits():
     assert together(1e4, 1e4) == 1e4
     assert together(1e4, -1e4) == pytest.approx(0)
     assert together(-200.0, -300.0) == pytest.approx(-200 - math.log(2))
+
+
+@pytest.mark.parametrize("name", networks.NAMES)
+def test_nothing_is_drawn_for_a_network_that_is_read(tmp_path, name):
+    """On the meta device torch imports its compiler for it: two seconds."""
+
+    class Called(TorchFunctionMode):
+        def __torch_function__(self, function, types, arguments=(), keywords=None):
+            names.add(getattr(function, "__name__", ""))
+            return function(*arguments, **(keywords or {}))
+
+    names = set()
+    original = networks.build_network(name, 4)
+    weights.save(tmp_path / "weights.safetensors", original.state_dict(), {"network": name, "base_width": 4})
+    with Called():
+        loaded, _ = weights.load(tmp_path / "weights.safetensors")
+    assert names
+    assert "normal_" not in names
+    for key, tensor in original.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[key], tensor, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("members", [0, -1, 65, 2.0, 2.5, "2", None, True])

@@ -9,6 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from lesionseg.common.errors import InputError
 from lesionseg.common.files import atomic
@@ -72,12 +73,22 @@ def _without_storage(path: Path, named: Architecture) -> nn.Module:
     if named.base_width > WIDEST:
         raise InputError(f"{path}: base_width: found {str(named.base_width)[:20]}, expected at most {WIDEST}")
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _Undrawn():
             return build_network(*named)
     except InputError as error:
         raise InputError(
             f"{path}: {problem[:200]}; was it written by another version?" for problem in error.problems
         ) from None
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves out drawing from a normal distribution: without storage there is nothing to draw into, and torch 2.13
+    imports its compiler for it, which takes as long as importing torch."""
+
+    def __torch_function__(self, function, types, arguments=(), keywords=None):
+        if function is Tensor.normal_:
+            return arguments[0]
+        return function(*arguments, **(keywords or {}))
 
 
 def _require_fit(path: Path, file: safe_open, member: nn.Module, named: Architecture) -> None:
