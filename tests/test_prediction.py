@@ -1,5 +1,8 @@
 """Predictions do not depend on what they are computed beside, and test-time augmentation averages true views."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -142,7 +145,7 @@ CPU_ERROR = RuntimeError(
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), CPU_ERROR, MemoryError()], ids=repr)
-def test_out_of_memory_halves_the_batch_and_predicts_the_same(images, error):
+def test_out_of_memory_halves_the_batch_and_predicts_the_same(images, error, one_thread):
     roomy, tight = Small(8, error), Small(3, error)
     expected, found = (np.stack([one.plain for one in predict(model, images, range(11))]) for model in (roomy, tight))
     np.testing.assert_array_equal(found, expected)
@@ -160,9 +163,65 @@ def test_another_error_is_no_want_of_memory(images):
         list(predict(Small(0, RuntimeError("shapes differ")), images, [0]))
 
 
-def test_a_stream_is_read_no_further_than_its_batch(images):
+def test_a_stream_is_read_no_further_than_its_batch(images, one_thread):
     taken = []
     predictions = stream(Small(8, CPU_ERROR), (taken.append(1) or image for image in images))
     next(predictions)
     assert len(taken) == 8
     assert list(stream(Small(8, CPU_ERROR), [])) == []
+
+
+class Beside(nn.Module):
+    """Notes the threads it runs in, and torch's threads in each."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def forward(self, images):
+        time.sleep(0.01)  # so that the next batch goes to another thread
+        self.seen.add((threading.get_ident(), torch.get_num_threads()))
+        return images[:, :1]
+
+
+@pytest.fixture
+def three_threads():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_a_cpu_predicts_a_batch_a_core(images, three_threads):
+    """And no more than twice as many are read ahead, and the caller's settings are back afterwards."""
+    taken, model = [], Beside()
+    predictions = stream(model, (taken.append(1) or images[number % 11] for number in range(96)))
+    found = [next(predictions)]
+    assert len(taken) <= 2 * 3 * 8
+    found += predictions
+    assert len({thread for thread, _ in model.seen} - {threading.get_ident()}) == 3
+    assert {count for _, count in model.seen} == {1}
+    assert torch.get_num_threads() == 3
+    for number, one in enumerate(found):
+        np.testing.assert_array_equal(
+            one.plain, np.stack([p.plain for p in stream(Beside(), [images[number % 11]])])[0]
+        )
+
+
+def test_a_batch_alone_has_all_threads(images, three_threads):
+    model = Beside()
+    list(stream(model, images[:8]))
+    assert model.seen == {(threading.get_ident(), 3)}
+
+
+def test_a_prediction_does_not_depend_on_the_number_of_threads(network, three_threads):
+    pictures = np.random.default_rng(1).integers(0, 256, (9, 64, 64, 3), np.uint8)
+    beside = [one.plain for one in stream(network, pictures)]
+    torch.set_num_threads(1)
+    np.testing.assert_array_equal(beside, [one.plain for one in stream(network, pictures)])
+
+
+def test_an_error_beside_others_ends_the_stream_and_gives_the_threads_back(images, three_threads):
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        list(stream(Small(0, RuntimeError("shapes differ")), [*images, *images]))
+    assert torch.get_num_threads() == 3

@@ -5,10 +5,10 @@ has a faster, coarser number format.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lesionseg.common.errors import InputError
+from lesionseg.common.parallel import ordered_map
 from lesionseg.formats.processed import Rows
 from lesionseg.inference.settings import VIEWS
 
@@ -28,6 +29,11 @@ PACKAGES = ("torch", "numpy", "pillow", "opencv-python-headless")  # that comput
 # computed one after another and need no more.
 PIXELS = {"cpu": 256 * 256, "cuda": 64 * 256 * 256}
 MOST_IMAGES = {"cpu": 8, "cuda": 64}
+
+# Batches that a CPU predicts side by side, one a core; with more cores than this, several cores share each. One image
+# is too small to share: the cores would wait for each other at every layer, and OpenMP waits by spinning, which on a
+# busy machine took 6 to 20 times the processor time. Memory grows with the number of batches.
+MOST_AT_ONCE = 8
 
 
 class Prediction(NamedTuple):
@@ -61,26 +67,58 @@ def stream(
     `augmentation` is a key of VIEWS: the probabilities (not the logits) of the image, of its mirror images and, with
     `flips_rotations`, of both turned by 90 degrees are mapped back and averaged.
 
-    Memory holds one batch of `batch_size` images; where that is too much for the device, the batch is halved from then
-    on. Raises InputError where not even one image fits.
+    Memory holds one batch of `batch_size` images, on a CPU one a core; where that is too much for the device, the batch
+    is halved from then on. Raises InputError where not even one image fits.
     """
     if augmentation not in VIEWS:
         raise ValueError(f"augmentation is {augmentation!r}, expected one of {', '.join(VIEWS)}")
     device = torch.device(device)
     model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]  # torch's types lack it
     images = iter(images)
-    waiting = list(islice(images, 1))
-    if not waiting:
+    first = list(islice(images, 1))
+    if not first:
         return
-    shape = waiting[0].shape[:2]
+    shape = first[0].shape[:2]
     batch = batch_size(device, shape)
-    while waiting := waiting + list(islice(images, max(0, batch - len(waiting)))):
-        predictions = _attempt(model, waiting[:batch], batch, device, augmentation)
-        if predictions is None:
-            batch = _smaller(batch, shape, device)
-            continue
-        waiting = waiting[batch:]
+
+    def predicted(waiting: Sequence[np.ndarray]) -> list[Prediction]:
+        nonlocal batch
+        done: list[Prediction] = []
+        while waiting:
+            size = batch
+            predictions = _attempt(model, waiting[:size], size, device, augmentation)
+            if predictions is None:
+                batch = min(batch, _smaller(size, shape, device))
+            else:
+                done += predictions
+                waiting = waiting[size:]
+        return done
+
+    images = chain(first, images)
+    for predictions in _side_by_side(predicted, iter(lambda: list(islice(images, batch)), []), device):
         yield from predictions
+
+
+def _side_by_side(
+    function: Callable[[Sequence[np.ndarray]], list[Prediction]],
+    batches: Iterator[Sequence[np.ndarray]],
+    device: torch.device,
+) -> Iterator[list[Prediction]]:
+    """`map(function, batches)`, on a CPU several batches at a time; a batch that comes alone has all threads."""
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    first = list(islice(batches, 2)) if threads > 1 else []
+    batches = chain(first, batches)
+    if len(first) < 2:
+        yield from map(function, batches)
+        return
+    at_once = min(threads, MOST_AT_ONCE)
+    try:
+        torch.set_num_threads(threads // at_once)  # of the threads that start from here on, each
+        # around all of them: one by one, each would take another's setting for the caller's, and leave it behind
+        with _single_precision(device):
+            yield from ordered_map(function, batches, at_once)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def batch_size(device: torch.device, shape: tuple[int, int]) -> int:
@@ -102,7 +140,7 @@ def _attempt(
 ) -> list[Prediction] | None:
     """The predictions for at most `batch` images; None where they do not fit into memory."""
     try:
-        with torch.inference_mode(), _single_precision():
+        with torch.inference_mode(), _single_precision(device):
             inputs = torch.from_numpy(np.stack(images)).to(device).permute(0, 3, 1, 2).float() / 255
             # the last batch is padded: a prediction must not depend on how many images share its batch
             inputs = functional.pad(inputs, (0, 0, 0, 0, 0, 0, 0, batch - len(images)))
@@ -150,19 +188,21 @@ def quantised(probabilities: Tensor) -> Tensor:
 
 
 @contextmanager
-def _single_precision() -> Iterator[None]:
-    """Full float32 in convolutions and matrix products, with the same algorithm every time."""
+def _single_precision(device: torch.device) -> Iterator[None]:
+    """Full float32 in convolutions and matrix products on the device, with the same algorithm every time."""
     cudnn: Any = torch.backends.cudnn  # torch's types leave out the operations of both
     mkldnn: Any = torch.backends.mkldnn
-    operations = (cudnn.conv, torch.backends.cuda.matmul, mkldnn.conv, mkldnn.matmul)
+    operations = (mkldnn.conv, mkldnn.matmul) if device.type == "cpu" else (cudnn.conv, torch.backends.cuda.matmul)
     formats = [operation.fp32_precision for operation in operations]
     before = (cudnn.benchmark, cudnn.deterministic)
     try:
         for operation in operations:
             operation.fp32_precision = "ieee"
-        cudnn.benchmark, cudnn.deterministic = False, True
+        if device.type == "cuda":
+            cudnn.benchmark, cudnn.deterministic = False, True
         yield
     finally:
         for operation, format in zip(operations, formats, strict=True):
             operation.fp32_precision = format
-        cudnn.benchmark, cudnn.deterministic = before
+        if device.type == "cuda":
+            cudnn.benchmark, cudnn.deterministic = before
