@@ -1,7 +1,7 @@
 """Training on an NVIDIA card, in one call: what the card can do, and how near training comes to it.
 
     python benchmarks/gpu.py                            # synthetic images
-    python benchmarks/gpu.py --data data/processed      # those of the pipeline, at 256×256, for the recipe's figures
+    python benchmarks/gpu.py --data data/processed      # those of the pipeline, at 256×256, for the recipe's scores
 
 Results are printed and written to --json after each measurement, so that a run that is cut off keeps them. docs/gpu.md
 says how to read them.
@@ -37,7 +37,7 @@ from lesionseg.train.recipe import Machine
 from training import LOSS, PUBLISHED
 
 REPOSITORY = Path(__file__).parents[1]
-BLOCKS = 5  # of calls; the figure is their median
+BLOCKS = 5  # of calls; the time is their median
 Row = dict[str, object]
 
 
@@ -261,10 +261,10 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help="processed directory: images.npy, masks.npy, samples.csv")
     parser.add_argument("--only", nargs="+", help="of environment, matrix rate, bare step, loop, recipe, tests")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--smoke", action="store_true", help="at a size at which the figures mean nothing")
-    parser.add_argument("--json", type=Path, default=Path("gpu-report.json"))
+    parser.add_argument("--smoke", action="store_true", help="at a size at which the speeds mean nothing")
+    parser.add_argument("--json", type=Path, default=Path("gpu-measurements.json"))
     options = parser.parse_args()
-    scale, failed, report = SMOKE if options.smoke else Scale(), 0, []
+    scale, failed, rows = SMOKE if options.smoke else Scale(), 0, []
     try:
         device = choose_device(options.device)
         data = processed(options.data, scale) if options.data else synthetic(scale)
@@ -278,9 +278,9 @@ def main() -> int:
             row = measure()
         except (RuntimeError, InputError, KeyError) as error:  # out of memory, a kernel the card lacks, a part left out
             row, failed = {"failed": f"{type(error).__name__}: {str(error).splitlines()[0]}"}, failed + 1
-        report.append({"part": name} | settings | row)
-        print(json.dumps(report[-1]), flush=True)
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+        rows.append({"part": name} | settings | row)
+        print(json.dumps(rows[-1]), flush=True)
+        options.json.write_text(json.dumps(rows, indent=1) + "\n")
     return min(failed, 1)
 
 

@@ -55,7 +55,7 @@ def climb(name: str, rung: Mapping, photographs: str, clone: Path) -> None:
     minutes = (cpu_seconds() - before) / 60
     run(clone, *DVC, "repro", "evaluate")
     facts = {"change": rung["change"], "commit": results.commit_of(clone), "core_minutes": round(minutes, 1)}
-    results.keep(clone, name, **facts)
+    results.record(clone, name, **facts)
 
 
 OFFICIAL = "isic2018"

@@ -3,7 +3,7 @@
     python benchmarks/training.py                          # base widths 16 and 64, batch 8, 256×256
     python benchmarks/training.py --base-width 16 --rounds 5 --json training.json
 
-Three rates, in images per second, measured in turns; the figure is the best of the rounds, as timeit advises: what
+Three rates, in images per second, measured in turns; the rate is the best of the rounds, as timeit advises: what
 else the machine does only ever slows a round down.
 
     loop    lesionseg.train.loop.fit: memory-mapped arrays, augmentation, metrics, checks; what the stage runs
@@ -161,7 +161,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto", choices=["auto", "bf16", "fp16", "tf32", "fp32"])
     parser.add_argument("--workers", type=int, help="of the loop and of the plain one; default: the loop's own choice")
-    parser.add_argument("--json", type=Path, help="write the figures there too")
+    parser.add_argument("--json", type=Path, help="write the rates there too")
     options = parser.parse_args()
 
     hardware = choose_device(options.device)

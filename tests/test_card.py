@@ -1,4 +1,4 @@
-"""MODEL_CARD.md: a head that hubs read, the figures of the evaluation, and nothing of a user's own photographs."""
+"""MODEL_CARD.md: a head that hubs read, the scores of the evaluation, and nothing of a user's own photographs."""
 
 import json
 import re
@@ -39,7 +39,7 @@ def head_of(folder):
     return yaml.safe_load(head)
 
 
-def test_the_head_is_what_hubs_read_with_the_figures_of_the_evaluation(official):
+def test_the_head_is_what_hubs_read_with_the_scores_of_the_evaluation(official):
     head = head_of(official)
     assert (head["license"], head["library_name"], head["pipeline_tag"]) == ("mit", "lesionseg", "image-segmentation")
     assert {"dermoscopy", "unet"} <= set(head["tags"])
@@ -119,4 +119,4 @@ def test_an_ensemble_has_its_members_beside_it(tmp_path, network):
     assert "2 members whose probabilities are averaged" in text
     rows = re.findall(r"^\| (?:ensemble|member 1|member 2) \| (.*) \|$", text, re.MULTILINE)
     assert len(rows) == 3
-    assert len(set(rows)) == 1, "members that are the same have the same figures"
+    assert len(set(rows)) == 1, "members that are the same have the same scores"

@@ -1,4 +1,4 @@
-"""What holds on an NVIDIA GPU and cannot be seen without one: the same bits, the same figures, and clear refusals.
+"""What holds on an NVIDIA GPU and cannot be seen without one: the same bits, the same numbers, and clear refusals.
 
 The published network at the published size is among it: other kernels run there than on small images.
 """
@@ -101,7 +101,7 @@ def test_resumed_after_sigkill_gives_the_same_bits(gpu, name, tmp_path):
     assert killed["loss_calls"] < whole["loss_calls"], "it went on, it did not start anew"
 
 
-# ---- the same figures ----
+# ---- the same numbers ----
 
 
 def one_step(name: str, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:

@@ -125,7 +125,7 @@ class Trap:
 
 
 def talk(folder: str) -> None:
-    """Report who listens where, and what comes of values that the first process passes on."""
+    """Tell who listens where, and what comes of values that the first process passes on."""
     world = distributed.world_from_environment()
     with distributed.process_group(world, CPU):
         listening = [

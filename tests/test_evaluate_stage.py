@@ -1,4 +1,4 @@
-"""The evaluate stage on a small data set of many sizes: figures against the official scorer, options, edge cases."""
+"""The evaluate stage on a small data set of many sizes: scores against the official scorer, options, edge cases."""
 
 import csv
 import json
@@ -73,7 +73,7 @@ def official(world: World, split: str, names: list[str]):
     return SegmentationScore.from_dir(truth, world.root / f"data/submission/{split}").macro_average
 
 
-def test_the_official_scorer_gives_the_same_figures_on_the_submission(world):
+def test_the_official_scorer_gives_the_same_scores_on_the_submission(world):
     evaluation = world.run(submission=True, keep_largest=True)
     for split, images in (("val", 12), ("official_test", 4)):
         names = [row["id"] for row in world.table("per_image") if row["split"] == split]
@@ -92,7 +92,7 @@ def test_the_official_scorer_gives_the_same_figures_on_the_submission(world):
             assert float(row["jaccard_native"]) == pytest.approx(jaccard, abs=6e-5)
 
 
-def test_the_figures_follow_from_the_stored_predictions(world):
+def test_the_scores_follow_from_the_stored_predictions(world):
     evaluation = world.run()["val"]
     with open(world.root / "data/evaluation/samples.csv", newline="", encoding="utf-8") as file:
         kept = list(csv.DictReader(file))
@@ -117,7 +117,7 @@ def test_the_figures_follow_from_the_stored_predictions(world):
     }
 
 
-def test_headline_figures_lie_within_their_intervals(world):
+def test_headline_scores_lie_within_their_intervals(world):
     evaluation = world.run()["val"]
     for part, names in (
         ("pooled", ("dice", "iou")),
@@ -126,8 +126,8 @@ def test_headline_figures_lie_within_their_intervals(world):
         ("boundary", ("hd95", "normalised_surface_distance", "boundary_iou")),
     ):
         for name in names:
-            figures = evaluation[part]
-            assert figures[f"{name}_low"] < figures[name] < figures[f"{name}_high"]
+            found = evaluation[part]
+            assert found[f"{name}_low"] < found[name] < found[f"{name}_high"]
 
 
 def test_breakdowns_add_up_to_all_images(world):
@@ -300,8 +300,8 @@ def test_post_processing_changes_the_masks_and_its_effect_is_reported(world, cha
     assert not np.array_equal(world.array("predicted"), masks)
     for split, part in after.items():
         without = part["without_postprocessing"]
-        for averaging, figures in without.items():
-            assert figures == {name: before[split][averaging][name] for name in figures}
+        for averaging, alone in without.items():
+            assert alone == {name: before[split][averaging][name] for name in alone}
         effect = part["postprocessing_effect"]
         gain = part["per_image"]["dice"] - before[split]["per_image"]["dice"]
         assert effect["dice"] == pytest.approx(gain, abs=2e-6)
@@ -323,13 +323,13 @@ DIAGONAL = np.hypot(50, 70)
 SPOT = np.pad(np.ones((10, 10), np.uint8), ((20, 20), (30, 30)))
 
 
-def figures(root: Path, truth: np.ndarray, probability: float) -> tuple[World, dict]:
+def scores_of_one(root: Path, truth: np.ndarray, probability: float) -> tuple[World, dict]:
     world = make(root, constant_network(probability), ["train", "val"], [SPOT, truth])
     return world, world.run()["val"]
 
 
 def test_empty_truth_and_empty_prediction_score_one(tmp_path):
-    world, val = figures(tmp_path, EMPTY, 0.1)
+    world, val = scores_of_one(tmp_path, EMPTY, 0.1)
     for averaging in ("pooled", "per_image"):
         assert set(val[averaging].values()) == {1.0, None}, "all that is defined; one image has no interval"
     assert val["official"]["threshold_jaccard"] == val["official"]["dice_native"] == 1.0
@@ -346,7 +346,7 @@ def test_empty_truth_and_empty_prediction_score_one(tmp_path):
 
 
 def test_empty_truth_and_some_prediction_scores_zero(tmp_path):
-    _, val = figures(tmp_path, EMPTY, 0.9)
+    _, val = scores_of_one(tmp_path, EMPTY, 0.9)
     assert val["pooled"]["dice"] == val["official"]["jaccard_native"] == val["pooled"]["specificity"] == 0.0
     assert val["pooled"]["recall"] == 1.0, "nothing to miss"
     assert val["official"]["failure_rate"] == 1.0
@@ -355,7 +355,7 @@ def test_empty_truth_and_some_prediction_scores_zero(tmp_path):
 
 
 def test_empty_prediction_of_a_lesion_scores_zero(tmp_path):
-    world, val = figures(tmp_path, SPOT, 0.1)
+    world, val = scores_of_one(tmp_path, SPOT, 0.1)
     assert val["pooled"]["dice"] == val["pooled"]["precision"] == val["pooled"]["recall"] == 0.0
     assert val["boundary"]["hd95"] == pytest.approx(DIAGONAL)
     assert val["boundary"]["missed_lesions"] == 1
@@ -363,7 +363,7 @@ def test_empty_prediction_of_a_lesion_scores_zero(tmp_path):
 
 
 def test_a_mask_that_covers_everything(tmp_path):
-    world, val = figures(tmp_path, FULL, 0.9)
+    world, val = scores_of_one(tmp_path, FULL, 0.9)
     assert set(val["pooled"].values()) == {1.0, None}
     assert val["boundary"]["hd95"] == 0.0
     assert val["areas"]["roc_auc_reason"] == "no background pixel"
@@ -372,7 +372,7 @@ def test_a_mask_that_covers_everything(tmp_path):
 
 
 def test_constant_probabilities_have_no_roc(tmp_path):
-    world, val = figures(tmp_path, SPOT, 0.7)
+    world, val = scores_of_one(tmp_path, SPOT, 0.7)
     assert val["areas"]["roc_auc"] is None
     assert val["areas"]["roc_auc_reason"] == "all pixels have the same probability"
     assert world.table("roc") == []

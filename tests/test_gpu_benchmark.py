@@ -1,4 +1,4 @@
-"""benchmarks/gpu.py without a card: every part, at a size at which only the arithmetic between the figures counts."""
+"""benchmarks/gpu.py without a card: every part, at a size at which only the arithmetic around them counts."""
 
 import json
 import os
@@ -18,10 +18,10 @@ def gpu(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.slow
-def test_every_part_is_measured_and_its_figures_fit_together(tmp_path):
+def test_every_part_is_measured_and_its_measurements_fit_together(tmp_path):
     done = gpu("--device", "cpu", "--smoke", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    rows = json.loads((tmp_path / "gpu-report.json").read_text())
+    rows = json.loads((tmp_path / "gpu-measurements.json").read_text())
     assert [json.loads(line) for line in done.stdout.splitlines()] == rows
     parts = {part: [row for row in rows if row["part"] == part] for part in dict.fromkeys(row["part"] for row in rows)}
     assert list(parts) == ["environment", "matrix rate", "bare step", "loop", "recipe"]

@@ -1,4 +1,4 @@
-"""The figures of an ensemble's members beside the ensemble's."""
+"""The scores of an ensemble's members beside the ensemble's."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from lesionseg.inference.prediction import predict
 from tiny_training import arrays
 
 
-def test_each_member_has_the_figures_it_has_alone_and_the_ensemble_those_of_the_mean():
+def test_each_member_has_the_scores_it_has_alone_and_the_ensemble_those_of_the_mean():
     torch.manual_seed(3)
     ensemble = networks.build_network("unet", 2, members=2).eval()
     images, masks = arrays(6)
@@ -25,13 +25,13 @@ def test_each_member_has_the_figures_it_has_alone_and_the_ensemble_those_of_the_
     thresholds = {"val": 0.195, "test": 0.199}  # untrained networks begin near the share of lesion
     plain = [np.stack([one.plain for one in predict(each, images, range(6))]) for each in (ensemble, *ensemble.members)]
     data = Processed([], images, masks)
-    figures = compare_members(ensemble, plain[0], data, cases, thresholds, torch.device("cpu"))
-    assert list(figures) == ["val", "test"]
-    assert list(figures["test"]) == ["ensemble", "member 1", "member 2"]
-    for maps, name in zip(plain, figures["val"], strict=True):
+    compared = compare_members(ensemble, plain[0], data, cases, thresholds, torch.device("cpu"))
+    assert list(compared) == ["val", "test"]
+    assert list(compared["test"]) == ["ensemble", "member 1", "member 2"]
+    for maps, name in zip(plain, compared["val"], strict=True):
         for split, rows in (("val", slice(0, 3)), ("test", slice(3, 6))):
-            found = maps[rows] / 255 >= thresholds[split]
-            both, either = (found & masks[rows]).sum((1, 2)), found.sum((1, 2)) + masks[rows].sum((1, 2))
-            assert figures[split][name]["dice_mean"] == pytest.approx(np.mean(2 * both / either))
-            assert figures[split][name]["dice_pooled"] == pytest.approx(2 * both.sum() / either.sum())
-    assert 0 < figures["test"]["member 1"]["dice_pooled"] != figures["test"]["member 2"]["dice_pooled"] > 0
+            lesion = maps[rows] / 255 >= thresholds[split]
+            both, either = (lesion & masks[rows]).sum((1, 2)), lesion.sum((1, 2)) + masks[rows].sum((1, 2))
+            assert compared[split][name]["dice_mean"] == pytest.approx(np.mean(2 * both / either))
+            assert compared[split][name]["dice_pooled"] == pytest.approx(2 * both.sum() / either.sum())
+    assert 0 < compared["test"]["member 1"]["dice_pooled"] != compared["test"]["member 2"]["dice_pooled"] > 0

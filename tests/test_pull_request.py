@@ -1,4 +1,4 @@
-"""The report in a pull request, played through: branches of a small repository, as git sees them, without data."""
+"""The pull-request report, played through: branches of a small repository, as git sees them, without data."""
 
 import json
 import os
@@ -179,7 +179,7 @@ def steps(job: str) -> list[str]:
     ("base", "status", "said"), [("main", 0, "| val pooled.dice |"), ("nowhere", 1, "Could not compare")]
 )
 def test_the_workflow_compares_in_a_shallow_clone(repository, tmp_path, base, status, said):
-    """Its step, as GitHub's runner starts it: without data, a report that could not be made ends with a failure."""
+    """Its step, as GitHub's runner starts it: without data, a part that could not be made ends with a failure."""
     commit("longer", **run_results(20))
     clone = tmp_path / "shallow"
     git("clone", "--quiet", "--depth=1", "--branch=work", repository.as_uri(), str(clone))

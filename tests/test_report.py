@@ -70,13 +70,13 @@ def test_numbers_are_shown_short(value, text):
     assert report.number(value) == text
 
 
-def test_figures_are_flattened_with_their_intervals():
-    figures = {
+def test_scores_are_flattened_with_their_intervals():
+    scored = {
         "images": 3,
         "pooled": {"dice": 0.8, "dice_low": 0.7, "dice_high": 0.9, "iou": None},
         "a": {"b": {"c": 1}},
     }
-    assert report.score_rows(figures) == [
+    assert report.score_rows(scored) == [
         ("images", "3", ""),
         ("pooled · dice", "0.800", "0.700 to 0.900"),
         ("pooled · iou", "–", ""),
@@ -84,7 +84,7 @@ def test_figures_are_flattened_with_their_intervals():
     ]
 
 
-def test_a_name_that_ends_like_a_bound_is_a_figure_of_its_own():
+def test_a_name_that_ends_like_a_bound_is_a_score_of_its_own():
     assert report.score_rows({"threshold_low": 0.2}) == [("threshold_low", "0.200", "")]
 
 
@@ -97,14 +97,14 @@ def test_settings_fold_the_innermost_group():
     ]
 
 
-def test_the_page_shows_the_figures_of_the_evaluation(root, page):
+def test_the_page_shows_the_scores_of_the_evaluation(root, page):
     text = page.read_text(encoding="utf-8")
-    for figures in read_json(root / "data/evaluation/detail.json")["splits"].values():
+    for scored in read_json(root / "data/evaluation/detail.json")["splits"].values():
         for group, name, *_ in report.HEADLINE:
-            assert f"<b>{report.number(figures[group][name])}</b>" in text
-        if "no_interval" in figures:
+            assert f"<b>{report.number(scored[group][name])}</b>" in text
+        if "no_interval" in scored:
             continue
-        low, high = figures["per_image"]["dice_low"], figures["per_image"]["dice_high"]
+        low, high = scored["per_image"]["dice_low"], scored["per_image"]["dice_high"]
         assert f"{low:.3f} to {high:.3f}" in text
 
 

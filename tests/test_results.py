@@ -14,7 +14,7 @@ from PIL import Image
 
 from conftest import REPOSITORY
 
-RUNS = results.kept_runs()
+RUNS = results.recorded_runs()
 PAGE = (REPOSITORY / "docs/results.md").read_text(encoding="utf-8")
 
 
@@ -35,12 +35,12 @@ def test_every_row_of_the_breakdown_stands_on_the_page():
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_the_figures_computed_from_the_images_are_those_of_the_evaluation(run):
+def test_the_scores_computed_from_the_images_are_those_of_the_evaluation(run):
     folder = results.RUNS / run
     images = results.read(folder / "per_image.csv")
     evaluation = json.loads((folder / "evaluation.json").read_text("utf-8"))
     for split in images.splits():
-        found, said = results.figures(images, split), evaluation[split]
+        found, said = results.split_scores(images, split), evaluation[split]
         for name in ("dice", "iou", "precision", "recall"):
             assert found[f"pooled {name}"].value == pytest.approx(said["pooled"][name], abs=1e-6)
         assert found["per image iou"].value == pytest.approx(said["per_image"]["iou"], abs=1e-6)
@@ -79,7 +79,7 @@ def test_a_rung_is_its_profile_and_then_its_own_settings(ladder):
     assert "train.network=quarter_unet" in chosen
 
 
-def test_a_rung_that_is_kept_is_not_run_again(ladder, tmp_path, monkeypatch, capsys):
+def test_a_rung_that_is_recorded_is_not_run_again(ladder, tmp_path, monkeypatch, capsys):
     (tmp_path / "ladder.yaml").write_text("a: {change: one}\nb: {change: two}\n", encoding="utf-8")
     (tmp_path / "a").mkdir()
     (tmp_path / "a/run.yaml").write_text("change: one\n", encoding="utf-8")
@@ -125,16 +125,16 @@ def test_a_group_is_left_out_of_the_training_images_alone(ladder, tmp_path, monk
     assert "a: needs a FOLDER with metadata.csv" in capsys.readouterr().err
 
 
-def test_what_is_kept_of_a_run_names_no_place_on_the_machine(tmp_path, monkeypatch):
-    monkeypatch.setattr(results, "RUNS", tmp_path / "kept")
-    for name in (*results.KEPT, *results.SPLIT_TABLES):
+def test_what_is_recorded_of_a_run_names_no_place_on_the_machine(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "RUNS", tmp_path / "recorded")
+    for name in (*results.FILES, *results.SPLIT_TABLES):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(
             "download: {folder: /home/me/photographs, external: /home/me/others}\n", encoding="utf-8"
         )
     for name, split in zip(results.SPLIT_TABLES, ("train", "test"), strict=True):
         (tmp_path / name).write_text(f"id,split,width\n{split}_1,{split},256\n", encoding="utf-8")
-    folder = results.keep(tmp_path, "run", change="a trial", commit="abc", core_minutes=1.0)
+    folder = results.record(tmp_path, "run", change="a trial", commit="abc", core_minutes=1.0)
     assert (folder / "splits.csv").read_text("utf-8").splitlines() == ["id,split", "test_1,test", "train_1,train"]
     assert "/home/me" not in "".join(path.read_text("utf-8") for path in folder.iterdir())
     assert "photographs" in (folder / "dvc.lock").read_text("utf-8")

@@ -63,7 +63,7 @@ def test_it_is_the_plain_loop():
         torch.testing.assert_close(fitted.state[name], expected, rtol=1e-4, atol=1e-5, msg=name)
 
 
-def test_validation_figures_are_those_of_the_returned_weights_over_all_images():
+def test_validation_scores_are_those_of_the_returned_weights_over_all_images():
     fitted = run()
     model = network()
     model.load_state_dict(fitted.state)
@@ -83,7 +83,7 @@ def test_validation_does_not_depend_on_the_batch_size(batch_size):
     """With weights and running statistics held where they started."""
     frozen = PLAIN | {"epochs": 1, "learning_rate": 1e-12}
 
-    def figures(batch):
+    def validation_scores(batch):
         model = network()
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -91,7 +91,7 @@ def test_validation_does_not_depend_on_the_batch_size(batch_size):
         row = run(model, recipe=frozen | {"batch_size": batch}).history[0]
         return row["val_loss"], row["val_dice"], row["val_iou"]
 
-    assert figures(batch_size) == pytest.approx(figures(4), abs=1e-6)
+    assert validation_scores(batch_size) == pytest.approx(validation_scores(4), abs=1e-6)
 
 
 def test_batches_of_one_and_a_single_validation_image():

@@ -3,8 +3,8 @@
 Compares the checked-out commit with its merge base. Needs neither data nor a DVC remote: metrics, parameters, the
 per-image table and dvc.lock are in git. A shallow clone fetches the commits it lacks.
 
-Exit status 0: compared, whatever came out. 1: something could not be compared; the report says what and why first,
-and must not take the place of a whole one.
+Exit status 0: compared, whatever came out. 1: something could not be compared; the pull-request report says what and
+why first, and must not take the place of a whole one.
 """
 
 import argparse
@@ -38,7 +38,7 @@ WORDS = (comparison.BETTER, comparison.WORSE, comparison.NOISE, comparison.UNKNO
 
 
 class Cannot(Exception):
-    """A part of the report that could not be made: why, which may name anything, and Markdown to show besides."""
+    """A part of the pull-request report that could not be made: why (any text), and Markdown to show besides."""
 
     def __init__(self, reason: str, besides: str = ""):
         self.reason, self.besides = printable(reason), besides
@@ -258,7 +258,7 @@ SECTIONS: tuple[tuple[str, Callable[[str], str]], ...] = (
 
 
 def report(base: str, folder: Path | None) -> tuple[str, list[str]]:
-    """(the report, what could not be compared)."""
+    """(the pull-request report, what could not be compared)."""
     try:
         commit = merge_base(base)
     except Cannot as error:

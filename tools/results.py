@@ -1,9 +1,9 @@
 """The tables of docs/results.md from the files of each run in docs/results/: python tools/results.py table
 
-    python tools/results.py keep CHECKOUT RUN   # take the small files of a finished run into docs/results/RUN/
+    python tools/results.py record CHECKOUT RUN   # take the small files of a finished run into docs/results/RUN/
     python tools/results.py table [RUN ...]     # print the tables of these runs, of all without a name
 
-Every figure is computed here from `per_image.csv`, one row an evaluated image, with its pixel counts. In brackets the
+Every score is computed here from `per_image.csv`, one row an evaluated image, with its pixel counts. In brackets the
 95 % bootstrap interval over duplicate groups. A folder of a run holds what identifies it: parameters, package versions,
 dvc.lock with the sums of data, code and model, the split of every image, and run.yaml: the change in words, the commit
 and what it cost.
@@ -35,7 +35,7 @@ RUNS = REPOSITORY / "docs/results"
 RESAMPLING = Resampling(samples=2000, seed=0)
 OVERLAP = ("dice", "iou", "precision", "recall")
 SPLITS = {"val": "val", "test": "test", "external": "other photographs"}  # in this order
-KEPT = {  # of a checkout, under which name
+FILES = {  # of a checkout, under which name
     "params.yaml": "params.yaml",
     "environment.yaml": "environment.yaml",
     "dvc.lock": "dvc.lock",
@@ -46,7 +46,7 @@ SPLIT_TABLES = ("data/processed/samples.csv", "data/held_out/samples.csv")
 MEMBER = "per_image-member{}.csv"  # one network of an ensemble alone, evaluated with the same settings
 
 
-class Figure:
+class Estimate:
     """A score with its interval."""
 
     def __init__(self, value: float, low: float, high: float):
@@ -58,7 +58,7 @@ class Figure:
         return f"{self.value:.3f} ({self.low:.3f}–{self.high:.3f})"
 
 
-def figures(images: table.Table, split: str) -> dict[str, Figure]:
+def split_scores(images: table.Table, split: str) -> dict[str, Estimate]:
     """Every score of a split: `pooled dice`, `per image iou`, `threshold_jaccard`, `failures`, …"""
     keys = [key for key in images.rows if key[0] == split]
     counts = images.counts(keys)
@@ -77,7 +77,7 @@ def figures(images: table.Table, split: str) -> dict[str, Figure]:
     names = [*(f"pooled {name}" for name in OVERLAP), *each]
     values = statistic(np.ones((1, len(keys))))[0]
     low, high = intervals(statistic, images.groups(keys), RESAMPLING)
-    return {name: Figure(*ends) for name, *ends in zip(names, values, low, high, strict=True)}
+    return {name: Estimate(*ends) for name, *ends in zip(names, values, low, high, strict=True)}
 
 
 def run_table(folder: Path) -> Iterator[str]:
@@ -95,7 +95,7 @@ def run_table(folder: Path) -> Iterator[str]:
 
 
 def _rows(images: table.Table, split: str, title: str) -> Iterator[str]:
-    found = figures(images, split)
+    found = split_scores(images, split)
     official = [str(found["threshold_jaccard"]), str(found["failures"])]
     for how, last in (("pooled", ["", ""]), ("per image", official)):
         yield _row(title if how == "pooled" else "", how, *(str(found[f"{how} {name}"]) for name in OVERLAP), *last)
@@ -118,7 +118,9 @@ def breakdown_table(folder: Path, split: str = "test") -> Iterator[str]:
             values = {column: numbers[members] for column, numbers in columns.items()}
             of = [one for one, member in zip(images.groups(keys), members, strict=True) if member]
             ends = mean_intervals(values, of, RESAMPLING) if of else {}
-            found = [str(Figure(float(values[column].mean()), *ends[column])) for column in columns] if of else [""] * 4
+            found = (
+                [str(Estimate(float(values[column].mean()), *ends[column])) for column in columns] if of else [""] * 4
+            )
             yield _row(name.removeprefix("by_"), group, str(len(of)), *found)
 
 
@@ -131,7 +133,7 @@ def ladder(folders: Sequence[Path]) -> Iterator[str]:
     for folder in folders:
         run, images = yaml.safe_load((folder / "run.yaml").read_text("utf-8")), read(folder / "per_image.csv")
         split = "test" if "test" in images.splits() else "val"
-        found = figures(images, split)
+        found = split_scores(images, split)
         yield _row(
             f"{folder.name}: {run['change']}",
             f"{run['core_minutes']:.0f}",
@@ -151,7 +153,7 @@ def exploration() -> Iterator[str]:
             yield _row(row["change"], row["images"], *(f"{float(row[name]):.3f}" for name in numbers))
 
 
-def kept_runs() -> list[str]:
+def recorded_runs() -> list[str]:
     return sorted(path.parent.name for path in RUNS.glob("*/run.yaml"))
 
 
@@ -159,12 +161,12 @@ def read(path: Path) -> table.Table:
     return table.read(path.read_text("utf-8"), str(path))
 
 
-def keep(checkout: Path, run: str, **facts: object) -> Path:
+def record(checkout: Path, run: str, **facts: object) -> Path:
     """Copy the small files of a finished run into docs/results/RUN/; `facts` go into its run.yaml.
 
     Where the photographs lie on this machine is left out: of their folders only the names stay.
     """
-    if missing := [name for name in (*KEPT, *SPLIT_TABLES) if not (checkout / name).is_file()]:
+    if missing := [name for name in (*FILES, *SPLIT_TABLES) if not (checkout / name).is_file()]:
         raise InputError(
             f"{checkout}: found no {', '.join(missing)}; expected a checkout in which the pipeline has run"
         )
@@ -172,7 +174,7 @@ def keep(checkout: Path, run: str, **facts: object) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     parameters = yaml.safe_load((checkout / "params.yaml").read_text("utf-8"))["download"]
     places = [Path(place) for place in (parameters["folder"], parameters.get("external")) if place]
-    for name, target in KEPT.items():
+    for name, target in FILES.items():
         text = (checkout / name).read_text("utf-8")
         for place in places:
             text = text.replace(place.as_posix(), place.name)
@@ -201,20 +203,20 @@ def _row(*cells: str) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    kept = commands.add_parser("keep")
-    kept.add_argument("checkout", type=Path)
-    kept.add_argument("run")
-    kept.add_argument("--change", required=True, help="what the run is, in a few words")
-    kept.add_argument("--core-minutes", type=float, required=True, help="CPU time of the training")
+    recorded = commands.add_parser("record")
+    recorded.add_argument("checkout", type=Path)
+    recorded.add_argument("run")
+    recorded.add_argument("--change", required=True, help="what the run is, in a few words")
+    recorded.add_argument("--core-minutes", type=float, required=True, help="CPU time of the training")
     tables = commands.add_parser("table")
     tables.add_argument("run", nargs="*")
     arguments = parser.parse_args()
     try:
-        if arguments.command == "keep":
+        if arguments.command == "record":
             facts = {"change": arguments.change, "commit": commit_of(arguments.checkout)}
-            keep(arguments.checkout, arguments.run, **facts, core_minutes=arguments.core_minutes)
+            record(arguments.checkout, arguments.run, **facts, core_minutes=arguments.core_minutes)
             return 0
-        names = arguments.run or kept_runs()
+        names = arguments.run or recorded_runs()
         for name in names:
             print(f"{name}\n", *run_table(RUNS / name), "", *breakdown_table(RUNS / name), "", sep="\n")
         print("ladder\n", *ladder([RUNS / name for name in names]), sep="\n")

@@ -75,13 +75,13 @@ def _shared(a: Table, b: Table, trained_on: dict[str, set[str] | None]) -> tuple
         ids, others = a.ids(split), set(b.ids(split))
         both = [(split, name) for name in ids if name in others]
         same = [key for key in both if _same_image(a, b, key)]
-        kept = same
+        comparable = same
         for table in (a, b):
             known = trained_on.get(table.name)
-            if split != "val" and known and (seen := [key for key in kept if key[1] in known]):
-                kept = [key for key in kept if key[1] not in known]
+            if split != "val" and known and (seen := [key for key in comparable if key[1] in known]):
+                comparable = [key for key in comparable if key[1] not in known]
                 notes.append(f"{split}: {table.name} was trained on {_some(seen)}: left out.")
-        shared[split] = kept
+        shared[split] = comparable
         if len(ids) != len(both) or len(others) != len(both):
             notes.append(
                 f"{split}: different sets: {len(ids)} images in {a.name}, {len(others)} in {b.name}, "

@@ -40,7 +40,7 @@ SOURCES = {
     "synthetic": Source(
         "synthetic photographs, drawn by this project's seeded generator",
         "MIT, as the code that draws them",
-        "No picture shows a person. Figures on drawn lesions say that the pipeline works, and nothing about patients.",
+        "No picture shows a person. Scores on drawn lesions say that the pipeline works, and nothing about patients.",
     ),
     "isic2018": Source(
         "ISIC 2018 Challenge, Task 1: lesion boundary segmentation",
@@ -128,7 +128,7 @@ def render(evaluated: Evaluated) -> str:
     environment.filters |= {
         "text": lambda value: markdown(str(value)),
         "plain": lambda value: printable(str(value)),
-        "number": number,
+        "as_yaml": as_yaml,
         "sentence": lambda value: value[:1].upper() + value[1:],
     }
     names = sorted({pair.source for pair in evaluated.pairs})
@@ -160,7 +160,7 @@ def score(numbers: Mapping, name: str, decimals: int) -> str:
     return f"{value:.{decimals}f}{between}"
 
 
-def number(value: object) -> str:
+def as_yaml(value: object) -> str:
     """The value of a parameter as params.yaml writes it."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 

@@ -61,9 +61,9 @@ def thinned(curve: Curve, points: int = POINTS) -> Curve:
         return curve
     travelled = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(curve.x), np.diff(curve.y)))])
     wanted = np.linspace(0, travelled[-1], points)
-    kept = np.unique(np.abs(travelled[:, None] - wanted).argmin(0))
-    kept = np.union1d(kept, [0, len(curve.x) - 1]) if len(kept) < points else kept
-    return Curve(*(values[kept] for values in curve))
+    chosen = np.unique(np.abs(travelled[:, None] - wanted).argmin(0))
+    chosen = np.union1d(chosen, [0, len(curve.x) - 1]) if len(chosen) < points else chosen
+    return Curve(*(values[chosen] for values in curve))
 
 
 def _weighted(histogram: np.ndarray) -> dict[str, np.ndarray]:

@@ -45,11 +45,11 @@ def contact_sheet(images: Rows, masks: Rows, samples: Sequence[Sample]) -> Image
 
 def _fitting(words: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
     """One line as wide as a tile; of a long one the middle is left out: ids differ at their ends."""
-    words, kept = " ".join(words.split()), len(words)
+    words, letters = " ".join(words.split()), len(words)
     short = words
-    while font.getlength(short) > TILE - 8 and kept > 2:
-        kept -= 1
-        short = f"{words[: kept // 2]}…{words[-(kept - kept // 2) :]}"
+    while font.getlength(short) > TILE - 8 and letters > 2:
+        letters -= 1
+        short = f"{words[: letters // 2]}…{words[-(letters - letters // 2) :]}"
     return short
 
 

@@ -74,7 +74,7 @@ class DataSet:
 
 
 @dataclass(frozen=True)
-class _Kept:
+class _ValidPair:
     """A valid pair and what was read of it."""
 
     pair: Pair
@@ -108,7 +108,7 @@ def process(
         ArrayWriter(trained / "images.npy", (size, size, 3)) as images,
         ArrayWriter(trained / "masks.npy", (size, size)) as masks,
     ):
-        kept, dropped = [], []
+        valid, dropped = [], []
         mask_sets = {False: MaskSet(), True: MaskSet(may_be_empty=True)}  # whether external
         with (
             ArrayWriter(thumbnails_file, (duplicates.SIDE, duplicates.SIDE)) as thumbnails,
@@ -124,26 +124,28 @@ def process(
                 thumbnails.append(result.thumbnail)
                 described.append(result.view)
                 mask_sets[pair.subset == "external"].add(pair.id, result)
-                kept.append(_Kept(pair, result.width, result.height, result.lesion_fraction))
+                valid.append(_ValidPair(pair, result.width, result.height, result.lesion_fraction))
         if dropped and not settings.drop_invalid:
             raise InputError(f"{raw / problem.reason}" for problem in dropped)
-        if not kept:
+        if not valid:
             raise InputError(
                 f"{raw}: none of the {len(pairs)} pairs is usable; see the reasons with preprocess.on_invalid=fail"
             )
         if wrong := [problem for mask_set in mask_sets.values() for problem in mask_set.problems()]:
             raise InputError(f"{raw}: {problem}" for problem in wrong)
         seen, described_views = (np.load(file, mmap_mode="r") for file in (thumbnails_file, views_file))
-        found = _duplicates([one.pair for one in kept], seen, described_views, settings.duplicate_distance)
+        found = _duplicates([one.pair for one in valid], seen, described_views, settings.duplicate_distance)
         thumbnails_file.unlink()
         views_file.unlink()
 
-        joined = [*found, *_as_matches(kept, links)]
-        leaking = _leaking(kept, joined)
+        joined = [*found, *_as_matches(valid, links)]
+        leaking = _leaking(valid, joined)
         dropped += leaking.values()
-        sample = _samples(kept, joined, settings)
+        sample = _samples(valid, joined, settings)
         rows = {
-            folder: [row for row in range(len(kept)) if row not in leaking and (sample[row].split in TRAINED) is inside]
+            folder: [
+                row for row in range(len(valid)) if row not in leaking and (sample[row].split in TRAINED) is inside
+            ]
             for folder, inside in ((trained, True), (held_out, False))
         }
         for name, array in (("images", images), ("masks", masks)):
@@ -155,14 +157,14 @@ def process(
         write_samples(folder, [sample[row] for row in rows[folder]])
     samples = [sample[row] for row in sorted(rows[trained] + rows[held_out])]
     warnings = [warning for mask_set in mask_sets.values() for warning in mask_set.warnings()]
-    warnings += _crossing(sample, _groups(kept, joined))
+    warnings += _crossing(sample, _groups(valid, joined))
     if leaking:
         warnings.append(
             f"{len(leaking)} external pairs are left out, as they show the picture, lesion or patient of a training "
             "image; the table of dropped pairs lists them; where a name in groups.csv means another patient in each "
             "of the two folders, rename it"
         )
-    return DataSet(samples, sorted(dropped, key=lambda item: item.pair.id), _by_id(kept, found), warnings)
+    return DataSet(samples, sorted(dropped, key=lambda item: item.pair.id), _by_id(valid, found), warnings)
 
 
 def _duplicates(
@@ -190,15 +192,15 @@ def _duplicates(
     return sorted(matches, key=lambda match: (match.first, match.second))
 
 
-def _as_matches(kept: Sequence[_Kept], links: Iterable[tuple[str, str]]) -> list[Match]:
+def _as_matches(valid: Sequence[_ValidPair], links: Iterable[tuple[str, str]]) -> list[Match]:
     """Links between ids as matches between rows; those of pairs that are not there are left out."""
-    row = {one.pair.id: number for number, one in enumerate(kept)}
+    row = {one.pair.id: number for number, one in enumerate(valid)}
     ends = (sorted((row[one], row[other])) for one, other in links if one in row and other in row)
     return [Match(first, second, 0, 1.0) for first, second in ends]
 
 
 def _crossing(samples: Sequence[Sample], groups: Sequence[str]) -> list[str]:
-    """A line when groups lie on both sides of a split that came with the data; it is kept all the same."""
+    """A line when groups lie on both sides of a split that came with the data; it stays all the same."""
     sides = defaultdict(set)
     for sample, group in zip(samples, groups, strict=True):
         if sample.split in ("train", "val", "test"):
@@ -207,22 +209,22 @@ def _crossing(samples: Sequence[Sample], groups: Sequence[str]) -> list[str]:
         return []
     return [
         f"{len(crossing)} groups of one picture, lesion or patient lie on several sides of the split that came with "
-        f"the data ({', '.join(crossing[:5])}{', …' if len(crossing) > 5 else ''}); it is kept, its figures flatter; "
-        "download.keep_splits=false divides anew, every group on one side"
+        f"the data ({', '.join(crossing[:5])}{', …' if len(crossing) > 5 else ''}); it stays, its scores "
+        "flatter; download.keep_splits=false divides anew, every group on one side"
     ]
 
 
-def _groups(kept: Sequence[_Kept], matches: Sequence[Match]) -> list[str]:
+def _groups(valid: Sequence[_ValidPair], matches: Sequence[Match]) -> list[str]:
     """The name of each pair's duplicate group, its smallest id. Pairs are sorted by id."""
-    label = duplicates.groups(len(kept), [(match.first, match.second) for match in matches])
-    return [kept[row].pair.id for row in label]
+    label = duplicates.groups(len(valid), [(match.first, match.second) for match in matches])
+    return [valid[row].pair.id for row in label]
 
 
-def _leaking(kept: Sequence[_Kept], matches: Sequence[Match]) -> dict[int, Dropped]:
+def _leaking(valid: Sequence[_ValidPair], matches: Sequence[Match]) -> dict[int, Dropped]:
     """The external pairs whose picture is also among the training pairs, by row."""
-    groups = _groups(kept, matches)
+    groups = _groups(valid, matches)
     training: dict[str, Pair] = {}
-    for one, group in zip(kept, groups, strict=True):
+    for one, group in zip(valid, groups, strict=True):
         if one.pair.subset in (DIVIDED, GIVEN_VAL):
             training.setdefault(group, one.pair)
     return {
@@ -231,34 +233,34 @@ def _leaking(kept: Sequence[_Kept], matches: Sequence[Match]) -> dict[int, Dropp
             "duplicate_of_training",
             f"{one.pair.image}: shows the picture, lesion or patient of the training image {training[group].image}",
         )
-        for row, (one, group) in enumerate(zip(kept, groups, strict=True))
+        for row, (one, group) in enumerate(zip(valid, groups, strict=True))
         if one.pair.subset == "external" and group in training
     }
 
 
-def _samples(kept: Sequence[_Kept], matches: Sequence[Match], settings: Settings) -> list[Sample]:
-    """The sample of each kept pair. Splits and groups of what is trained on depend on nothing that is held out."""
-    training = [row for row, one in enumerate(kept) if one.pair.subset in (DIVIDED, GIVEN_VAL)]
+def _samples(valid: Sequence[_ValidPair], matches: Sequence[Match], settings: Settings) -> list[Sample]:
+    """The sample of each valid pair. Splits and groups of what is trained on depend on nothing that is held out."""
+    training = [row for row, one in enumerate(valid) if one.pair.subset in (DIVIDED, GIVEN_VAL)]
     place = {row: index for index, row in enumerate(training)}
     within = [
         Match(place[match.first], place[match.second], match.distance, match.correlation)
         for match in matches
         if match.first in place and match.second in place
     ]
-    groups = _groups([kept[row] for row in training], within)
-    subsets = {one.pair.subset for one in kept}
-    to_divide = [index for index, row in enumerate(training) if kept[row].pair.subset == DIVIDED]
+    groups = _groups([valid[row] for row in training], within)
+    subsets = {one.pair.subset for one in valid}
+    to_divide = [index for index, row in enumerate(training) if valid[row].pair.subset == DIVIDED]
     chosen = choose_splits(
         [groups[index] for index in to_divide],
-        [kept[training[index]].lesion_fraction for index in to_divide],
+        [valid[training[index]].lesion_fraction for index in to_divide],
         0.0 if GIVEN_VAL in subsets else settings.validation_fraction,
         0.0 if "given_test" in subsets else settings.test_fraction,
         settings.seed,
     )
     splits = dict.fromkeys(range(len(training)), "val") | dict(zip(to_divide, chosen, strict=True))
-    everywhere = _groups(kept, matches)
+    everywhere = _groups(valid, matches)
     samples = []
-    for row, one in enumerate(kept):
+    for row, one in enumerate(valid):
         if row in place:
             split, group = splits[place[row]], groups[place[row]]
         else:
@@ -267,11 +269,11 @@ def _samples(kept: Sequence[_Kept], matches: Sequence[Match], settings: Settings
     return samples
 
 
-def _by_id(kept: Sequence[_Kept], matches: Sequence[Match]) -> list[Duplicate]:
+def _by_id(valid: Sequence[_ValidPair], matches: Sequence[Match]) -> list[Duplicate]:
     """The matches with the ids in place of the indices."""
     found = []
     for match in matches:
-        first, second = kept[match.first].pair, kept[match.second].pair
+        first, second = valid[match.first].pair, valid[match.second].pair
         kind = "identical" if first.image_sha256 == second.image_sha256 else "near"
         found.append(Duplicate(first.id, second.id, kind, match.distance, round(match.correlation, 3)))
     return found

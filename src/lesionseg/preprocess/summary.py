@@ -17,7 +17,7 @@ DUPLICATE_COLUMNS = ("id", "other", "kind", "distance", "correlation")
 def summarize(data: DataSet) -> dict:
     """Counts for each split that has images, lesion fractions of the native masks, native sizes, duplicates, drops.
 
-    `duplicates` counts among the samples kept; `dropped` counts pairs.
+    `duplicates` counts among the samples; `dropped` counts pairs.
     """
     samples = data.samples
     splits = {name: [sample for sample in samples if sample.split == name] for name in SPLITS}
@@ -72,7 +72,7 @@ def duplicate_rows(data: DataSet) -> Iterator[dict]:
 
 
 def _shared(data: DataSet) -> int:
-    """Held-out images that show the same picture as one trained on: official sets are kept as published."""
+    """Held-out images that show the same picture as one trained on: official sets stay as published."""
     split = {sample.id: sample.split for sample in data.samples}
     ends = ((split.get(pair.id), split.get(pair.other)) for pair in data.duplicates)
     return sum(1 for one, other in ends if one and other and (one in TRAINED) is not (other in TRAINED))

@@ -102,9 +102,9 @@ def _candidates(rows: np.ndarray, among: np.ndarray) -> np.ndarray:
     pairs, votes = np.unique(np.concatenate(shared), return_counts=True)
     pairs, votes = pairs[votes >= VOTES], votes[votes >= VOTES]
     first, second = np.divmod(pairs, max(1, len(among)))
-    kept = _ranks(first, votes) < BEST
-    kept |= _ranks(second, votes) < BEST
-    return np.stack([first[kept], second[kept]], axis=1)
+    best = _ranks(first, votes) < BEST
+    best |= _ranks(second, votes) < BEST
+    return np.stack([first[best], second[best]], axis=1)
 
 
 def _ranks(image: np.ndarray, votes: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from lesionseg.visualize import figures
+from lesionseg.visualize import drawing
 from lesionseg.visualize.results import HISTORY, Results
 
 
@@ -20,7 +20,7 @@ class Chart:
 
 
 def charts(results: Results) -> Iterator[Chart]:
-    """Every chart of an evaluation, in the order in which a report shows them."""
+    """Every chart of an evaluation, in the order in which the report page shows them."""
     evaluation, tables = results.evaluation, results.tables
     history, network = results.history, results.network
     images, pixels = titles(results, cut=True), titles(results)
@@ -30,7 +30,7 @@ def charts(results: Results) -> Iterator[Chart]:
         "Loss, Dice and IoU by epoch, pooled over all pixels at threshold 0.5, on the images trained on (grey) and "
         "on the validation split (blue). Where the two drift apart, the network has begun to overfit. The dotted line "
         "is the epoch whose weights were kept.",
-        figures.training_curves(
+        drawing.training_curves(
             {name: history.numbers(name) for name in HISTORY},
             [int(epoch) for epoch in str(network.get("epoch", "")).split(",") if epoch],
             network.get("keep", "last"),
@@ -40,13 +40,13 @@ def charts(results: Results) -> Iterator[Chart]:
         "confusion_matrix",
         "Confusion matrix",
         "All pixels at the network's resolution by true and predicted class; the shares of a row add up to 100 %.",
-        figures.confusion_matrix({split: part["confusion"] for split, part in evaluation.items()}, images),
+        drawing.confusion_matrix({split: part["confusion"] for split, part in evaluation.items()}, images),
     )
     yield Chart(
         "dice_distribution",
         "Distribution of Dice",
         "The number of images by their Dice. A mean far below the median points to a few bad failures.",
-        figures.dice_distribution(results.by_split("per_image", "dice"), images),
+        drawing.dice_distribution(results.by_split("per_image", "dice"), images),
     )
     sizes = results.by_split("per_image", "lesion_fraction")
     dice = results.by_split("per_image", "dice")
@@ -55,7 +55,7 @@ def charts(results: Results) -> Iterator[Chart]:
         "Dice by lesion size",
         "Each dot is an image. An outline that is off by a pixel costs small lesions more Dice. Dotted lines separate "
         "the size classes of the breakdown; bars are the medians of the classes.",
-        figures.dice_by_size(
+        drawing.dice_by_size(
             {split: (sizes[split], dice[split]) for split in sizes}, images, _size_classes(results.evaluation)
         ),
     )
@@ -65,9 +65,9 @@ def charts(results: Results) -> Iterator[Chart]:
         "Scores by threshold",
         "Scores of all pixels together, were the threshold a different one. A flat top means that the choice hardly "
         "matters. Precision ends where no lesion is found any more.",
-        figures.threshold_sweep(
+        drawing.threshold_sweep(
             {
-                split: {name: sweep.where("split", split).numbers(name) for name in figures.SWEPT}
+                split: {name: sweep.where("split", split).numbers(name) for name in drawing.SWEPT}
                 for split in evaluation
             },
             {split: part.get("threshold") for split, part in evaluation.items()},
@@ -80,13 +80,13 @@ def charts(results: Results) -> Iterator[Chart]:
         "Of the pixels given a probability, the share that really are lesion: above the dashed line more than "
         "predicted, below it fewer. ECE, the expected calibration error, is the mean gap. The lower panel shows how "
         "many pixels were given each probability.",
-        figures.calibration({split: _reliability(results, split) for split in evaluation}, pixels),
+        drawing.calibration({split: _reliability(results, split) for split in evaluation}, pixels),
     )
     yield Chart(
         "precision_recall",
         "Precision and recall",
         "Precision and recall over all pixels at every threshold. AP, the average precision, is the area below.",
-        figures.precision_recall(
+        drawing.precision_recall(
             {split: _curve(results, split, "precision_recall", "recall", "precision") for split in evaluation},
             pixels,
         ),
@@ -96,7 +96,7 @@ def charts(results: Results) -> Iterator[Chart]:
         "ROC",
         "The share of lesion pixels found against the share of other pixels mistaken for lesion, at every threshold. "
         "AUC is the area below.",
-        figures.roc(
+        drawing.roc(
             {split: _curve(results, split, "roc", "false_positive_rate", "true_positive_rate") for split in evaluation},
             pixels,
         ),
@@ -124,16 +124,16 @@ def titles(results: Results, cut: bool = False) -> dict[str, str]:
 _AREAS = {"precision_recall": "average_precision", "roc": "roc_auc"}
 
 
-def _curve(results: Results, split: str, table: str, x: str, y: str) -> figures.Curve:
+def _curve(results: Results, split: str, table: str, x: str, y: str) -> drawing.Curve:
     points, areas = results.tables[table].where("split", split), results.evaluation[split]["areas"]
     name = _AREAS[table]
-    return figures.Curve(points.numbers(x), points.numbers(y), areas[name], areas.get(f"{name}_reason", ""))
+    return drawing.Curve(points.numbers(x), points.numbers(y), areas[name], areas.get(f"{name}_reason", ""))
 
 
-def _reliability(results: Results, split: str) -> figures.Reliability:
+def _reliability(results: Results, split: str) -> drawing.Reliability:
     bins = results.tables["calibration"].where("split", split)
     error = results.evaluation[split]["calibration"]["expected_calibration_error"]
-    return figures.Reliability(bins.numbers("predicted"), bins.numbers("observed"), bins.numbers("pixels"), error)
+    return drawing.Reliability(bins.numbers("predicted"), bins.numbers("observed"), bins.numbers("pixels"), error)
 
 
 def _size_classes(evaluation: Mapping[str, Mapping]) -> list[float]:

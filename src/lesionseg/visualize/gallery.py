@@ -279,5 +279,5 @@ def _shorten(name: str, longest: int = 26) -> str:
     """Cut the middle out of a long id: both ends of a file name tell files apart."""
     if len(name) <= longest:
         return name
-    keep = (longest - 1) // 2
-    return f"{name[:keep]}…{name[-keep:]}"
+    end = (longest - 1) // 2
+    return f"{name[:end]}…{name[-end:]}"

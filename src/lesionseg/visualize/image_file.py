@@ -1,4 +1,4 @@
-"""A figure as the bytes of a file: PNG, SVG or PDF. The same figure gives the same bytes, without a time stamp."""
+"""A chart or gallery as the bytes of a file: PNG, SVG or PDF. The same one gives the same bytes: no time stamp."""
 
 import io
 from collections.abc import Sequence
@@ -19,9 +19,11 @@ _UNDATED = {  # what matplotlib would write about itself and the time
 }
 
 
-def file_bytes(figure: Figure, kind: str, colours: int | None = 64, kept: Sequence[tuple[int, int, int]] = ()) -> bytes:
-    """The figure as a file of one of FORMATS; `colours` and `kept` as `png_bytes`, for PNG alone."""
-    return png_bytes(figure, colours, kept) if kind == "png" else vector_bytes(figure, kind)
+def file_bytes(
+    figure: Figure, kind: str, colours: int | None = 64, exact: Sequence[tuple[int, int, int]] = ()
+) -> bytes:
+    """The figure as a file of one of FORMATS; `colours` and `exact` as `png_bytes`, for PNG alone."""
+    return png_bytes(figure, colours, exact) if kind == "png" else vector_bytes(figure, kind)
 
 
 @style.applied()
@@ -34,22 +36,22 @@ def vector_bytes(figure: Figure, kind: str) -> bytes:
 
 
 @style.applied()
-def png_bytes(figure: Figure, colours: int | None = 64, kept: Sequence[tuple[int, int, int]] = ()) -> bytes:
+def png_bytes(figure: Figure, colours: int | None = 64, exact: Sequence[tuple[int, int, int]] = ()) -> bytes:
     """Draw the figure as a PNG of at most `colours` (up to 256) colours; the figure's own dpi decides its pixels.
     None: true colour.
 
     A palette takes a third of the bytes of true colour, and the file has no text chunk (matplotlib would name its
-    version). The colours of `lesionseg.visualize.palette` and the RGB colours `kept` are in it exactly: a legend key of
-    a few pixels would otherwise get the nearest of the other colours.
+    version). The colours of `lesionseg.visualize.palette` and the RGB colours `exact` are in it exactly: a legend key
+    of a few pixels would otherwise get the nearest of the other colours.
     """
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())[..., :3]
     if colours is None:
         return _saved(Image.fromarray(pixels), optimize=False)
-    exact = list(dict.fromkeys([(255, 255, 255), *map(palette.rgb, palette.ALL), *kept]))
-    adapted = Image.fromarray(pixels).quantize(colours - len(exact), Image.Quantize.MEDIANCUT).getpalette() or []
-    table = np.concatenate([exact, np.reshape(adapted, (-1, 3))]).astype(np.uint8)[:colours]
+    fixed = list(dict.fromkeys([(255, 255, 255), *map(palette.rgb, palette.ALL), *exact]))
+    adapted = Image.fromarray(pixels).quantize(colours - len(fixed), Image.Quantize.MEDIANCUT).getpalette() or []
+    table = np.concatenate([fixed, np.reshape(adapted, (-1, 3))]).astype(np.uint8)[:colours]
     picture = Image.fromarray(_nearest(pixels, table), "P")
     picture.putpalette(table.tobytes())
     return _saved(picture)

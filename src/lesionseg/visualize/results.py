@@ -40,8 +40,8 @@ class Table:
 
     def where(self, name: str, value: str) -> "Table":
         """The rows whose field `name` is `value`."""
-        kept = [row for row, text in enumerate(self.columns[name]) if text == value]
-        return Table(self.path, {key: [texts[row] for row in kept] for key, texts in self.columns.items()})
+        rows = [row for row, text in enumerate(self.columns[name]) if text == value]
+        return Table(self.path, {key: [texts[row] for row in rows] for key, texts in self.columns.items()})
 
 
 def read_table(path: str | Path, required: tuple[str, ...]) -> Table:

@@ -62,7 +62,7 @@ def training_curves(history: Mapping[str, np.ndarray], kept: Sequence[int] = (),
             axes.axvline(one, color=palette.INK, linestyle=":", linewidth=1.2, zorder=0, label=named)
     handles, labels = losses.get_legend_handles_labels()
     more_handles, more_labels = scores.get_legend_handles_labels()
-    drawn = dict(zip((*labels, *more_labels), (*handles, *more_handles), strict=True))  # the kept epoch once
+    drawn = dict(zip((*labels, *more_labels), (*handles, *more_handles), strict=True))  # the line of that epoch once
     figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=2)
     return figure
 

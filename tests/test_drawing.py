@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from lesionseg.visualize import figures, palette
+from lesionseg.visualize import drawing, palette
 from lesionseg.visualize.image_file import file_bytes, png_bytes
 
 NOTHING = np.array([])
@@ -30,14 +30,14 @@ TITLES = {
 
 
 def words(figure) -> str:
-    """All text of a figure."""
+    """All text of a chart."""
     return "\n".join(text.get_text() for text in figure.findobj(matplotlib.text.Text))
 
 
 def test_training_curves_are_the_history():
     given = history(20)
     given["val_dice"][6] = 0.875
-    losses, scores = (axes := figures.training_curves(given, [5], "best")).axes
+    losses, scores = (axes := drawing.training_curves(given, [5], "best")).axes
     drawn = {line.get_label(): line for line in (*losses.lines, *scores.lines)}
     np.testing.assert_array_equal(drawn["loss, validation split"].get_ydata(), given["val_loss"])
     np.testing.assert_array_equal(drawn["Dice, training split"].get_ydata(), given["train_dice"])
@@ -49,25 +49,25 @@ def test_training_curves_are_the_history():
 
 
 def test_one_epoch_is_a_visible_point():
-    figure = figures.training_curves(history(1))
+    figure = drawing.training_curves(history(1))
     assert all(line.get_marker() == "o" for axes in figure.axes for line in axes.lines)
     assert list(figure.axes[0].get_xticks()) == [1]
 
 
 def test_confusion_matrix_shows_counts_and_shares_of_the_true_class():
-    figure = figures.confusion_matrix({"val": {"tp": 30, "fp": 50, "fn": 10, "tn": 1950}}, TITLES)
+    figure = drawing.confusion_matrix({"val": {"tp": 30, "fp": 50, "fn": 10, "tn": 1950}}, TITLES)
     shown = [text.get_text() for text in figure.axes[0].texts]
     assert shown == ["97.5 %", "1,950 px", "2.5 %", "50 px", "25.0 %", "10 px", "75.0 %", "30 px"]
 
 
 def test_a_class_without_pixels_has_no_shares():
-    figure = figures.confusion_matrix({"val": {"tp": 0, "fp": 5, "fn": 0, "tn": 5}}, TITLES)
+    figure = drawing.confusion_matrix({"val": {"tp": 0, "fp": 5, "fn": 0, "tn": 5}}, TITLES)
     assert words(figure).count("no such pixels") == 2
 
 
 def test_the_histogram_counts_every_image_once():
     dice = np.array([0.0, 0.31, 0.5, 0.5, 1.0, NAN])
-    axes = figures.dice_distribution({"val": dice}, TITLES).axes[0]
+    axes = drawing.dice_distribution({"val": dice}, TITLES).axes[0]
     assert sum(bar.get_height() for bar in axes.patches) == 5
     assert axes.get_title(loc="left") == TITLES["val"]
     assert "mean 0.462" in words(axes.figure)
@@ -76,7 +76,7 @@ def test_the_histogram_counts_every_image_once():
 
 def test_dice_by_size_leaves_out_what_has_no_size():
     fraction, dice = np.array([0.0, 0.01, 0.2, 1.0]), np.array([1.0, 0.5, 0.8, 0.9])
-    axes = figures.dice_by_size({"val": (fraction, dice)}, TITLES, (0.05, 0.25)).axes[0]
+    axes = drawing.dice_by_size({"val": (fraction, dice)}, TITLES, (0.05, 0.25)).axes[0]
     np.testing.assert_array_equal(axes.collections[0].get_offsets(), np.column_stack([fraction, dice])[1:])
     assert [line.get_xdata()[0] for line in axes.lines[:2]] == [0.05, 0.25]
     low, high = axes.get_xlim()
@@ -87,7 +87,7 @@ def test_dice_by_size_leaves_out_what_has_no_size():
 def test_the_groups_of_the_medians_are_those_of_the_dotted_lines():
     fraction = np.array([0.01, 0.02, 0.05, 0.1, 0.2, 0.25, 0.9])
     dice = np.array([0.1, 0.3, 0.4, 0.5, 0.6, 0.8, 0.9])
-    figure = figures.dice_by_size({"val": (fraction, dice)}, TITLES, (0.05, 0.25))
+    figure = drawing.dice_by_size({"val": (fraction, dice)}, TITLES, (0.05, 0.25))
     shown = words(figure)
     for expected in ("median 0.200\nn = 2", "median 0.500\nn = 3", "median 0.850\nn = 2"):
         assert expected in shown
@@ -98,36 +98,36 @@ def test_the_groups_of_the_medians_are_those_of_the_dotted_lines():
 
 def sweep_of(dice, recall, precision):
     points = np.linspace(0.1, 0.9, len(dice))
-    return dict(zip(figures.SWEPT, map(np.asarray, (points, dice, dice, precision, recall)), strict=True))
+    return dict(zip(drawing.SWEPT, map(np.asarray, (points, dice, dice, precision, recall)), strict=True))
 
 
 def test_the_threshold_in_use_and_the_best_are_marked():
     sweep = sweep_of([0.2, 0.7, 0.4], [1.0, 0.8, 0.3], [0.1, 0.5, 0.9])
-    figure = figures.threshold_sweep(
+    figure = drawing.threshold_sweep(
         {"val": sweep, "official_test": sweep}, {"val": 0.5, "official_test": 0.43}, TITLES
     )
     assert "best Dice 0.700 at 0.50\nin use 0.43" in words(figure)
     lines = {line.get_label(): line for line in figure.axes[1].lines}
     assert lines["threshold in use"].get_xdata()[0] == 0.43
     assert (lines["best Dice"].get_xdata()[0], lines["best Dice"].get_ydata()[0]) == (0.5, 0.7)
-    assert "in use" not in words(figures.threshold_sweep({"val": sweep}, {}, TITLES))
+    assert "in use" not in words(drawing.threshold_sweep({"val": sweep}, {}, TITLES))
 
 
 def test_precision_ends_where_nothing_is_predicted():
     sweep = sweep_of([0.0, 0.7, 0.0, 0.0], [0.0, 0.8, 0.0, 0.0], [0.0, 0.9, 0.0, 0.0])
-    figure = figures.threshold_sweep({"val": sweep}, {"val": 0.5}, TITLES)
+    figure = drawing.threshold_sweep({"val": sweep}, {"val": 0.5}, TITLES)
     drawn = {line.get_label(): line.get_ydata() for line in figure.axes[0].lines}
     np.testing.assert_array_equal(drawn["precision"], [0.0, 0.9, NAN, NAN])
     np.testing.assert_array_equal(drawn["recall"], [0.0, 0.8, 0.0, 0.0])
 
 
 def test_an_undefined_curve_says_why():
-    undefined = figures.Curve(NOTHING, NOTHING, None, "no lesion pixel")
-    defined = figures.Curve(np.array([0.0, 1.0]), np.array([0.0, 1.0]), 0.5)
-    figure = figures.roc({"val": undefined, "official_test": defined}, TITLES)
+    undefined = drawing.Curve(NOTHING, NOTHING, None, "no lesion pixel")
+    defined = drawing.Curve(np.array([0.0, 1.0]), np.array([0.0, 1.0]), 0.5)
+    figure = drawing.roc({"val": undefined, "official_test": defined}, TITLES)
     assert "validation split, 5 images: no curve,\nno lesion pixel" in words(figure)
     assert "official test\nAUC 0.500" in words(figure)
-    assert "no lesion pixel" in words(figures.precision_recall({"val": undefined}, TITLES))
+    assert "no lesion pixel" in words(drawing.precision_recall({"val": undefined}, TITLES))
 
 
 EVALUATED = ("val", "test", "official_validation", "official_test", "external")
@@ -137,18 +137,18 @@ EVALUATED = ("val", "test", "official_validation", "official_test", "external")
 def test_any_number_of_images_and_splits_can_be_drawn_without_overlap(splits, images):
     random = np.random.default_rng(0)
     dice, fraction = random.uniform(0, 1, images), random.uniform(0, 1, images)
-    bins = figures.Reliability(NOTHING, NOTHING, NOTHING, None)
-    one_bin = figures.Reliability(np.array([0.3]), np.array([0.2]), np.array([7.0]), 0.1)
+    bins = drawing.Reliability(NOTHING, NOTHING, NOTHING, None)
+    one_bin = drawing.Reliability(np.array([0.3]), np.array([0.2]), np.array([7.0]), 0.1)
     titles = {split: f"{split.replace('_', ' ')}, {images} images, threshold 0.50" for split in splits}
     short = {split: words.removesuffix(", threshold 0.50") for split, words in titles.items()}
     counts = {"tp": images, "fp": 1, "fn": 2, "tn": 10**9}
     sweep = sweep_of([0.2, 0.7], [1.0, 0.3], [0.1, 0.9])
     for figure in (
-        figures.dice_distribution(dict.fromkeys(splits, dice), titles),
-        figures.dice_by_size(dict.fromkeys(splits, (fraction, dice)), titles, (0.05, 0.25)),
-        figures.calibration(dict.fromkeys(splits, one_bin if images else bins), short),
-        figures.confusion_matrix(dict.fromkeys(splits, counts), titles),
-        figures.threshold_sweep(dict.fromkeys(splits, sweep), dict.fromkeys(splits, 0.5), short),
+        drawing.dice_distribution(dict.fromkeys(splits, dice), titles),
+        drawing.dice_by_size(dict.fromkeys(splits, (fraction, dice)), titles, (0.05, 0.25)),
+        drawing.calibration(dict.fromkeys(splits, one_bin if images else bins), short),
+        drawing.confusion_matrix(dict.fromkeys(splits, counts), titles),
+        drawing.threshold_sweep(dict.fromkeys(splits, sweep), dict.fromkeys(splits, 0.5), short),
     ):
         figure.set_dpi(100)
         overlap_free(figure)
@@ -173,15 +173,15 @@ def overlap_free(figure) -> None:
 
 
 def test_the_same_numbers_give_the_same_bytes_whatever_the_users_style():
-    plain = png_bytes(figures.training_curves(history(5)))
+    plain = png_bytes(drawing.training_curves(history(5)))
     with matplotlib.rc_context({"font.size": 30, "axes.grid": False, "lines.linewidth": 9}):
-        assert png_bytes(figures.training_curves(history(5))) == plain
+        assert png_bytes(drawing.training_curves(history(5))) == plain
         assert matplotlib.rcParams["font.size"] == 30, "and the user's style is left as it was"
 
 
 @pytest.mark.parametrize("kind", ["svg", "pdf"])
 def test_vector_files_are_the_same_bytes_and_name_no_time(kind):
-    first, second = (file_bytes(figures.training_curves(history(5), [3]), kind) for _ in range(2))
+    first, second = (file_bytes(drawing.training_curves(history(5), [3]), kind) for _ in range(2))
     assert first == second
     for stamp in (b"CreationDate", b"dc:date", b"Matplotlib"):
         assert stamp not in first
@@ -208,8 +208,8 @@ def test_colours_of_one_chart_can_be_told_apart_without_colour_vision():
 
 
 def test_the_pixels_of_the_calibration_are_numbers_and_no_formula():
-    bins = figures.Reliability(np.array([0.1, 0.9]), np.array([0.2, 0.8]), np.array([1_500_000, 90]), 0.1)
-    figure = figures.calibration({"val": bins}, TITLES)
+    bins = drawing.Reliability(np.array([0.1, 0.9]), np.array([0.2, 0.8]), np.array([1_500_000, 90]), 0.1)
+    figure = drawing.calibration({"val": bins}, TITLES)
     figure.draw_without_rendering()  # the ticks are known then
     drawn = words(figure)
     assert "1,000,000" in drawn
