@@ -3,7 +3,9 @@
 import argparse
 import errno
 import re
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import requires, version
@@ -23,8 +25,11 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; 0, or 1 with the problems on stderr, or 130 on Ctrl-C."""
+    """Run a command; 0, or 1 with the problems on stderr, or 130 on Ctrl-C and SIGTERM, which `kill` and schedulers
+    send: both leave whole files."""
     words = sys.argv[1:] if arguments is None else list(arguments)
+    if threading.current_thread() is threading.main_thread():  # elsewhere Python takes no signals
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         options = _parse(words)
         import_module(COMMANDS[options.command][0]).run(options)

@@ -2,7 +2,8 @@
 
 import argparse
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +25,17 @@ from lesionseg.predict.lesions import COLUMNS, measured
 from lesionseg.predict.model import Changes, Model, Shrunk, load
 from lesionseg.predict.outlines import Outlined, write_coco, write_geojson
 from lesionseg.predict.pictures import write_numbers, write_overlay, write_png
-from lesionseg.predict.targets import COCO, RECORD, TABLE, Targets, find, outdated, targets, written_before
+from lesionseg.predict.targets import (
+    COCO,
+    RECORD,
+    TABLE,
+    Targets,
+    find,
+    half_written,
+    outdated,
+    targets,
+    written_before,
+)
 from lesionseg.predict.targets import check as check_targets
 from lesionseg.scoring.counts import Counts
 
@@ -76,7 +87,7 @@ def run(options: argparse.Namespace) -> None:
         print(
             f"predict: {model.path} holds no settings, as it was not evaluated; defaults are used where none are given"
         )
-    for path in outdated(names, options.output, kinds(options)):
+    for path in (*outdated(names, options.output, kinds(options)), *half_written(options.output)):
         path.unlink()
     written = [path for path in written_before(options.output) if path.exists()]
     written += [path for files in wanted.values() for path in files.values()]
@@ -99,7 +110,7 @@ def run(options: argparse.Namespace) -> None:
         if options.outlines:
             write_coco(options.output / COCO, outlined(wanted, outcome))
         save_record()
-    print(f"predict: {len(outcome.finished)} of {len(names)} photographs, in {printable(str(options.output))}")
+        print(f"predict: {len(outcome.finished)} of {len(names)} photographs, in {printable(str(options.output))}")
     if options.truth:
         say_scores(scored(options.truth, len(names), outcome))
     if outcome.problems:
@@ -147,18 +158,24 @@ def predict_all(model: Model, wanted: Targets, masks: truth.Masks, workers: int,
     the last ones. Memory holds a batch and one photograph at native size per thread.
     """
 
-    def finish(item: tuple[Path, np.ndarray, Shrunk]) -> tuple[Path, Finished]:
+    def finish(item: tuple[Path, np.ndarray, Shrunk]) -> None:
         path, probabilities, photograph = item
-        return path, finished(model, path, probabilities, photograph, wanted[path], masks.get(path, ()))
+        # not in the loop below: after Ctrl-C the threads finish what they have begun, and that counts too
+        done[path] = finished(model, path, probabilities, photograph, wanted[path], masks.get(path, ()))
 
+    done: dict[Path, Finished] = {}
     predicted = probabilities_of(model, list(wanted), workers, outcome.unread)
-    results = ordered_map(finish, predicted, workers)
-    outcome.finished.update(tqdm(results, "predict", len(wanted), unit="image", disable=None))
+    try:
+        with closing(predicted), closing(ordered_map(finish, predicted, workers)) as results:
+            for _ in tqdm(results, "predict", len(wanted), unit="image", disable=None):
+                pass
+    finally:
+        outcome.finished.update((path, done[path]) for path in wanted if path in done)
 
 
 def probabilities_of(
     model: Model, files: Sequence[Path], workers: int, unread: dict[Path, str]
-) -> Iterator[tuple[Path, np.ndarray, Shrunk]]:
+) -> Generator[tuple[Path, np.ndarray, Shrunk], None, None]:
     """Yield each file that can be read, with its probabilities; `unread` gets the reason for every other."""
 
     def decoded(path: Path) -> Shrunk | str:

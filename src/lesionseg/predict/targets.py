@@ -87,13 +87,18 @@ def check(output: Path, wanted: Targets, of_the_set: Sequence[str], inputs: Iter
 
 
 def outdated(names: Mapping[Path, Path], output: Path, kinds: Iterable[str]) -> list[Path]:
-    """Files that earlier runs wrote for these photographs, or for the set, and this one does not (`kinds`): they would
-    lie beside masks that they do not belong to."""
+    """Files that earlier runs wrote for these photographs and this one does not (`kinds`): they would lie beside masks
+    that they do not belong to. So would the table and coco.json, if this run is killed before it writes its own."""
     others = ENDINGS.keys() - set(kinds)
     left = {path for files in targets(names, output, others).values() for path in files.values()}
-    if "outlines" in others:
-        left.add(output / COCO)
-    return [path for path in written_before(output) if path in left and path.is_file()]
+    left |= {output / TABLE, output / COCO}
+    return [path for path in dict.fromkeys(written_before(output)) if path in left and path.is_file()]
+
+
+def half_written(output: Path) -> list[Path]:
+    """Temporary files that a run left when it was killed, named as `common.files.atomic` does."""
+    ours = set(written_before(output))
+    return [path for path in output.rglob(".*.*.tmp") if path.with_name(path.name[1:].rsplit(".", 2)[0]) in ours]
 
 
 def written_before(output: Path) -> list[Path]:
