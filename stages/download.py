@@ -18,9 +18,9 @@ from lesionseg.download.tracked import require_tracked
 from lesionseg.formats import groups, manifest, metadata
 
 RAW = Path("data/raw")
-SUMS = Path("data/isic2018.sha256")  # of single files of the archives, in git
-IN_GIT = ("plots/samples.png", "plots/per_image.csv", "plots/gallery.png")  # with ids or photographs
-WORK = Path(".cache/download")  # no output of DVC's: what was fetched outlives an interrupted run
+SUMS = Path("data/isic2018.sha256")  # of single files in the archives, in git
+IN_GIT = ("plots/samples.png", "plots/per_image.csv", "plots/gallery.png")  # that show ids or photographs
+WORK = Path(".cache/download")  # not an output of DVC's, so that fetched files survive an interrupted run
 
 
 class Parameters(Group):
@@ -92,13 +92,13 @@ def fetch(raw: Path, parameters: Parameters, workers: int | None) -> list[manife
 
 
 def reading(parameters: Parameters) -> folder.Reading:
-    """How a folder of own data is read; an external set too, but for its splits."""
+    """How to read a folder of own data; also an external set, apart from its splits."""
     labels = parse(parameters.mask_lesion, parameters.mask_background, parameters.mask_void)
     return folder.Reading(labels, parameters.mask_suffix, parameters.keep_splits, parameters.private_ids)
 
 
 def fetch_external(raw: Path, source: Path, parameters: Parameters, workers: int) -> list[manifest.Pair]:
-    """Copy the labelled set that is only evaluated; its ids are set apart from those of the source."""
+    """Copy the labelled set that is only evaluated; a prefix tells its ids from those of the source."""
     target = raw / "external"
     target.mkdir()
     whole = replace(reading(parameters), keep_splits=False)  # all of it is evaluated

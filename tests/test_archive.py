@@ -243,10 +243,10 @@ def test_links_and_devices_are_refused(kind, tmp_path):
     [
         (with_entries(entry(), entry()), "appears twice"),
         (patched(with_entries(entry()), FLAGS, "<H", 1), "is encrypted"),
-        (patched(with_entries(entry()), METHOD, "<H", 12), "packed by method 12"),
+        (patched(with_entries(entry()), METHOD, "<H", 12), "compressed by method 12"),
         (patched(with_entries(entry()), SIZE, "<L", 9), "is stored in 7 bytes, but has 9"),
         (patched(with_entries(entry()), METHOD, "<HLLLL", 8, 0, 0, 7, 3 << 30), "more than 1 GiB"),
-        (patched(with_entries(entry(), entry("top/b.bin")), PACKED, "<LL", 500, 500), "overlaps what lies beside it"),
+        (patched(with_entries(entry(), entry("top/b.bin")), PACKED, "<LL", 500, 500), "overlaps its neighbour"),
     ],
 )
 def test_entries_that_cannot_be_read_safely_are_refused(content, message, tmp_path):
@@ -266,7 +266,7 @@ def test_deflate64_is_named_with_its_cure(tmp_path):
     for signature, offset in ((b"PK\1\2", 10), (b"PK\3\4", 8)):
         content[content.index(signature) + offset] = 9
     (tmp_path / "a.zip").write_bytes(content)
-    with pytest.raises(InputError, match=r"packed by Deflate64, as Windows Explorer .*; unpack the archive"):
+    with pytest.raises(InputError, match=r"compressed by Deflate64, as Windows Explorer .*; unpack the archive"):
         read_directory(LocalFile(tmp_path / "a.zip"), "a.zip")
 
 

@@ -154,7 +154,7 @@ def test_masks_of_an_unknown_ending_in_the_one_directory(tmp_path):
         outline(tmp_path / f"images/{name}_expert.png")
     (problem,) = problems(tmp_path)
     assert "_expert (2)" in problem
-    assert "name another ending with download.mask_suffix" in problem
+    assert "set another suffix with download.mask_suffix" in problem
 
 
 def test_an_empty_data_set(tmp_path):
@@ -183,7 +183,7 @@ def test_directories_exchanged_with_equal_names(tmp_path, white, extension):
         outline(tmp_path / "images" / f"{name}.{extension}", white=white if extension == "png" else 255)
         photograph(tmp_path / "masks" / f"{name}.{extension}")
     (found,) = problems(tmp_path)
-    assert "images and masks are exchanged" in found
+    assert "images and masks are swapped" in found
 
 
 def test_masks_in_both_places(tmp_path):
@@ -312,7 +312,7 @@ def test_a_folder_of_a_test_set_alone_is_divided_like_any_other(tmp_path, capsys
         photograph(tmp_path / f"own/test/images/{name}.jpg")
         outline(tmp_path / f"own/test/masks/{name}.png")
     assert {pair.subset for pair in copied(tmp_path / "own", tmp_path / "raw")} == {"training"}
-    assert "nothing there is to train on by its split" in capsys.readouterr().out
+    assert "its split leaves nothing to train on" in capsys.readouterr().out
 
 
 def test_tables_are_read_wherever_they_lie_and_speak_of_what_lies_below(tmp_path):
@@ -340,4 +340,4 @@ def test_a_training_directory_beside_others_of_no_split_is_said(tmp_path, capsys
         photograph(tmp_path / f"in/{split}/{split}.jpg")
         outline(tmp_path / f"in/{split}/{split}_mask.png")
     copied(tmp_path / "in", tmp_path / "out")
-    assert "1 pairs lie in directories of a training set and 1 in none of a split" in capsys.readouterr().out
+    assert "1 pairs are in directories of a training set, 1 in none of a split" in capsys.readouterr().out

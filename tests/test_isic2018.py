@@ -415,8 +415,10 @@ def test_what_is_not_at_hand_is_said_before_it_is_fetched(fetch, server, tmp_pat
     server.fault = lambda *_: Fault(status=404)
     with pytest.raises(InputError):
         fetch(server.url, archives=tmp_path / "archives")
-    (line,) = [record.getMessage() for record in caplog.records if "has not" in record.getMessage()]
-    assert f"has not {IMAGES} (11,165,358,566 bytes), which is fetched; it has {MASKS}, Training.zip" in line
+    (line,) = [record.getMessage() for record in caplog.records if " lacks " in record.getMessage()]
+    assert (
+        f"lacks {IMAGES} (11,165,358,566 bytes), which will be downloaded; found there: {MASKS}, Training.zip" in line
+    )
 
 
 def test_members_in_upper_case_and_behind_backslashes_are_found(fetch, server):

@@ -188,7 +188,7 @@ def test_two_files_of_each_name_in_one_directory(tmp_path):
 
 def test_names_that_differ_in_case_alone_are_shown_side_by_side(tmp_path):
     files(tmp_path, "images/ISIC_1.jpg", "masks/isic_1.png", "images/b.jpg", "masks/b.png")
-    with pytest.raises(InputError, match=r"isic_1\.png: no image .*ISIC_1 is named so but for upper and lower"):
+    with pytest.raises(InputError, match=r"isic_1\.png: no image .*ISIC_1 differs only in upper and lower"):
         find(tmp_path)
 
 

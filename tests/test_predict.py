@@ -226,7 +226,7 @@ def test_a_file_of_the_users_is_never_replaced(model_file, photographs, tmp_path
     assert main(["predict", *arguments]) == 1
     assert own.read_bytes() == b"drawn by hand"
     assert [path.name for path in output.iterdir()] == [own.name], "nothing is written before all is checked"
-    assert "not of an earlier run" in capsys.readouterr().err
+    assert "not from an earlier run" in capsys.readouterr().err
     own.unlink()
     assert main(["predict", *arguments]) == 0
     assert main(["predict", *arguments]) == 0, "its own results are replaced"

@@ -45,7 +45,7 @@ def test_unknown_values_stand_alone_and_absent_images_are_counted(tmp_path):
     tables = read(tmp_path, groups="id,group\nISIC_1,\nISIC_2,\nISIC_3,NA\nISIC_4,x\nelse,x\nother,y\n")
     assert groups.links(tables.groups) == []
     assert "1 of 4 images in groups" in tables.notes[0]
-    assert "2 rows of images that are not in the data" in tables.notes[0]
+    assert "2 rows for images that are not in the data" in tables.notes[0]
 
 
 def test_metadata_is_kept_and_its_lesions_and_patients_are_groups(tmp_path):
@@ -88,7 +88,7 @@ def test_groups_and_metadata_add_up(tmp_path):
         ("id,group\nfoo,x\n", "no column holds ids"),
         ("id\nISIC_1\n", "at least one more"),
         ("", "found the columns nothing"),
-        ("id,group\nISIC_1\n", "row 2 has another number"),
+        ("id,group\nISIC_1\n", "row 2 does not have 2 fields"),
         ("id,,group\nISIC_1,,x\n", "all named"),
         ("ISIC_1,x\nISIC_2,x\n", "first line has the id ISIC_1"),
         (b"id,group\nISIC_1,caf\xe9\n", "UTF-8"),

@@ -1,8 +1,8 @@
 """Members of a zip archive, fetched by byte range and verified, without the rest of the archive.
 
-The archive may lie on a disk (`LocalFile`) or on a server (`http_range.RemoteFile`): the code is the same.
-The directory at the archive's end says where each member lies, how long it is and what its CRC-32 is; it is
-read first. Then only the members asked for are read. (Format: PKWARE APPNOTE 6.3, zip64 included.)
+The archive may be on a disk (`LocalFile`) or on a server (`http_range.RemoteFile`): the code is the same. The directory
+at the archive's end, which gives the position, length and CRC-32 of each member, is read first, and then only the
+members asked for. (Format: PKWARE APPNOTE 6.3, including zip64.)
 """
 
 import io
@@ -27,13 +27,13 @@ from lesionseg.download.http_range import CHUNK, Cancelled
 TAIL = (1 << 16) + 22 + 20 + 56  # longest comment, end record, zip64 locator and zip64 end record
 LONGEST_DIRECTORY = 8 << 20  # bytes; the official archives' have less than 1 MiB for 5,000 members
 LONGEST_MEMBER = 1 << 30  # bytes; no picture is longer
-LONGEST_RUN = 64 << 20  # bytes asked for in one request, so that every connection has its share
-DEFLATE64 = 9  # a method of packing that zlib has not
-ATTEMPTS = 3  # to get a member whose bytes arrive wrong
+LONGEST_RUN = 64 << 20  # bytes per request, so that every connection has work
+DEFLATE64 = 9  # a compression method that zlib lacks
+ATTEMPTS = 3  # at a member whose bytes arrive damaged
 
 
 class RangeFile(Protocol):
-    """What an archive is read from."""
+    """A file that an archive is read from."""
 
     @property
     def size(self) -> int: ...
@@ -54,7 +54,7 @@ class LocalFile:
         return str(self.path)
 
     def stream(self, start: int, stop: int, cancelled: threading.Event | None = None) -> Generator[bytes, None, None]:
-        """Yield the bytes from `start` up to, not including, `stop`; fewer where the file ends before."""
+        """Yield the bytes from `start` up to, but not including, `stop`; fewer if the file ends earlier."""
         with open(self.path, "rb") as file:
             file.seek(start)
             while start < stop and (piece := file.read(min(CHUNK, stop - start))):
@@ -68,8 +68,8 @@ class LocalFile:
 class Member:
     """One entry of the directory.
 
-    `start` is the offset of its local header and `stop` that of what follows it: the next member or the
-    directory. `packed` and `size` are its bytes in the archive and unpacked.
+    `start` is the offset of its local header, `stop` the offset of what follows it: the next member or the directory.
+    `packed` and `size` are its bytes in the archive and when unpacked.
     """
 
     name: str
@@ -88,11 +88,11 @@ class Member:
 
 
 def read_directory(file: RangeFile, title: str) -> list[Member]:
-    """Return the members of the archive, directories left out, in the order of their position.
+    """Return the members of the archive, without directories, in the order of their position.
 
-    Raises InputError, with `title` as the archive's name, when it is no zip archive, and for every entry that
-    could do harm or cannot be read: a name that leads out of a directory, a link, a second entry of the same
-    name, one that overlaps the next, one that is encrypted, too long or packed in an unknown way.
+    Raises InputError, with `title` as the archive's name, if it is no zip archive, and for every entry that could do
+    harm or cannot be read: a name that leads out of the directory, a link, a second entry of the same name, an entry
+    that overlaps the next, is encrypted, too long, or compressed by an unknown method.
     """
     end = _End(file, title)
     try:
@@ -109,7 +109,7 @@ def read_directory(file: RangeFile, title: str) -> list[Member]:
         if name in seen:
             problem = "appears twice"
         elif entry.header_offset < 0 or entry.header_offset + 30 + len(encoded) + entry.compress_size > stop:
-            problem = problem or "overlaps what lies beside it"
+            problem = problem or "overlaps its neighbour"
         if problem:
             problems.append(f"{title}: refused: the member {name!r} {problem}")
         seen.add(name)
@@ -132,10 +132,10 @@ def extract(
 ) -> dict[Member, str]:
     """Write each member to `path_of(member)`, whole and verified or not at all.
 
-    Members that lie side by side share a request; `connections` requests run at a time. `progress` is called,
-    by any thread, with the packed bytes that arrived since the last call (negative: they were of no use).
-    A member whose bytes are wrong is read again, three times in all; those that stay wrong are returned with
-    what is wrong with them. Raises what `file.stream` does, with the members written until then kept.
+    Adjacent members share a request; `connections` requests run at a time. `progress` is called, from any thread, with
+    the packed bytes that arrived since the last call (negative: they have to be read again). A damaged member is read
+    up to three times; those that stay damaged are returned with the reason. Raises what `file.stream` raises; members
+    written before that stay.
     """
     damaged = dict.fromkeys(members, "")
     for attempt in range(ATTEMPTS):
@@ -146,7 +146,7 @@ def extract(
 
 
 class Unpacked:
-    """An archive that somebody has unpacked into the folder `path`: its members are the files in it."""
+    """An archive that was unpacked into the folder `path`: its members are the files in it."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -155,7 +155,7 @@ class Unpacked:
         return str(self.path)
 
     def members(self, wanted: Callable[[str], object]) -> list[Member]:
-        """The files whose names are `wanted`, read once for their sums; links are passed over."""
+        """The files whose names are `wanted`, each read once for its CRC-32; links are skipped."""
         paths = [path for path in sorted(self.path.rglob("*")) if wanted(path.name) and not path.is_symlink()]
         return [
             Member(path.relative_to(self.path).as_posix(), b"", 0, 0, size := path.stat().st_size, size, crc, False)
@@ -165,7 +165,7 @@ class Unpacked:
     def copy(
         self, members: Iterable[Member], path_of: Callable[[Member], Path], progress: Callable[[int], None]
     ) -> dict[Member, str]:
-        """Copy each member to `path_of(member)`; returns those that are damaged, as `extract` does: none."""
+        """Copy each member to `path_of(member)`; returns the damaged ones as `extract` does: none."""
         for member in members:
             with atomic(path_of(member)) as temporary:
                 shutil.copyfile(self.path / member.name, temporary)
@@ -174,7 +174,7 @@ class Unpacked:
 
 
 def crc32(path: Path) -> int:
-    """CRC-32 of a file's bytes, as zip archives hold it."""
+    """CRC-32 of a file's bytes, as in zip archives."""
     value = 0
     with open(path, "rb") as file:
         while piece := file.read(CHUNK):
@@ -183,9 +183,9 @@ def crc32(path: Path) -> int:
 
 
 class _End(io.RawIOBase):
-    """The archive as the file that `zipfile` wants, of which only the end is read.
+    """The archive as a file for `zipfile`, which reads only its end.
 
-    What was read is kept and grows to the front as needed, so no byte is asked for twice.
+    What was read stays in memory and grows towards the front as needed, so that no byte is requested twice.
     """
 
     def __init__(self, file: RangeFile, title: str):
@@ -237,11 +237,11 @@ def _refusal(entry: zipfile.ZipInfo) -> str | None:
         return "is encrypted"
     if entry.compress_type == DEFLATE64:
         return (
-            "is packed by Deflate64, as Windows Explorer packs large files; unpack the archive, and leave the folder "
-            "that comes of it where the archive lies"
+            "is compressed by Deflate64, as Windows Explorer does with large files; unpack the archive and leave the "
+            "resulting folder where the archive is"
         )
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        return f"is packed by method {entry.compress_type}, expected stored (0) or deflate (8)"
+        return f"is compressed by method {entry.compress_type}, expected stored (0) or deflate (8)"
     if entry.compress_type == zipfile.ZIP_STORED and entry.compress_size != entry.file_size:
         return f"is stored in {entry.compress_size} bytes, but has {entry.file_size}"
     if max(entry.file_size, entry.compress_size) > LONGEST_MEMBER:
@@ -250,9 +250,9 @@ def _refusal(entry: zipfile.ZipInfo) -> str | None:
 
 
 def _runs(members: Iterable[Member]) -> list[list[Member]]:
-    """Members in groups that lie side by side, each at most LONGEST_RUN bytes or a single member.
+    """Adjacent members in groups, each of at most LONGEST_RUN bytes or a single member.
 
-    Only gapless neighbours are joined: that saves requests and costs no byte that was not asked for.
+    Only members without a gap between them are joined: that saves requests and fetches no unwanted byte.
     """
     runs: list[list[Member]] = []
     for member in sorted(members, key=lambda member: member.start):
@@ -314,7 +314,7 @@ def _extract_run(
 
 
 def _unpack(source: "_Forward", member: Member, path: Path, progress: Callable[[int], None]) -> None:
-    """Write one member, whose local header is next in `source`. Raises _Damaged when anything is not as said."""
+    """Write one member, whose local header is next in `source`. Raises _Damaged if anything contradicts its entry."""
     header = source.read(30)
     if header[:4] != b"PK\x03\x04":
         raise _Damaged("no member begins where the archive's directory says")
@@ -331,7 +331,7 @@ def _unpack(source: "_Forward", member: Member, path: Path, progress: Callable[[
             progress(len(packed))
             piece: bytes | memoryview = packed
             if inflate:
-                try:  # one byte more than there may be is enough to see that there is too much
+                try:  # one byte more than expected shows that there is too much
                     piece = inflate.decompress(packed, member.size - written + 1)
                 except zlib.error as error:
                     raise _Damaged(f"it does not unpack: {error}") from None
@@ -341,7 +341,7 @@ def _unpack(source: "_Forward", member: Member, path: Path, progress: Callable[[
             crc = zlib.crc32(piece, crc)
             file.write(piece)
     if inflate and (not inflate.eof or inflate.unused_data):
-        raise _Damaged("its packed data end at another place than its entry says")
+        raise _Damaged("its packed data do not end where its entry says")
     if written != member.size:
         raise _Damaged(f"it unpacks to {written} bytes, its entry says {member.size}")
     if crc != member.crc:
@@ -360,7 +360,7 @@ class _Forward:
         self.rest = memoryview(b"")
 
     def pieces(self, count: int) -> Iterator[memoryview]:
-        """Yield the next `count` bytes as they come. Raises _Damaged when the stream ends before."""
+        """Yield the next `count` bytes as they come. Raises _Damaged if the stream ends earlier."""
         while count:
             if not self.rest:
                 arrived = next(self.stream, None)

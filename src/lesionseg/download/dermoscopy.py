@@ -1,11 +1,10 @@
 """Dermoscopy-like images with exact masks, each a pure function of (seed, index).
 
-Skin is drawn as it is seen: a diffuse reflectance, attenuated by the pigments above it (Beer-Lambert), under an
-uneven light, with things lying on it. So a lesion is a field of melanin and blood, not a patch of paint, and its
-contrast varies with the skin below and the light above. The mask is where the lesion's own field crosses one half;
-freckles, small moles, redness, ink, hair and stickers are not in it. What the images should look like is taken from
-ISIC 2018: lesion areas from 1 % to 80 % with a median near 17 %, borders from sharp to washed out, one image in five
-barely visible.
+Skin is a diffuse reflectance, attenuated by the pigments above it (Beer-Lambert), under uneven light and with things
+lying on it. So a lesion is a field of melanin and blood, not a patch of paint, and its contrast varies with the skin
+below and the light above. The mask is bounded where the lesion's opacity crosses one half; freckles, small moles,
+redness, ink, hair and stickers are not part of it. The statistics follow ISIC 2018: lesion areas from 1 % to 80 % with
+a median near 17 %, borders from sharp to washed out, one lesion in five barely visible.
 """
 
 import math
@@ -81,7 +80,7 @@ def draw(seed: int, index: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _size(rng: Generator) -> tuple[int, int]:
-    """(height, width) in pixels: landscape for the most part, sides of about 300 to 900."""
+    """(height, width) in pixels: mostly landscape, with sides of about 300 to 900."""
     aspect = rng.choice([4 / 3, 3 / 2, 1.0, 5 / 4], p=[0.5, 0.25, 0.15, 0.1])
     area = np.exp(rng.uniform(np.log(0.13e6), np.log(0.46e6)))
     long, short = round(np.sqrt(area * aspect)), round(np.sqrt(area / aspect))

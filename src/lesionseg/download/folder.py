@@ -1,8 +1,8 @@
 """The user's own images and masks: found (see layout), matched by id, copied byte for byte.
 
-A mask is written anew only where the user says what its values stand for (see labels), or where several masks make up
-one. Only the pairing is checked here: whether a file can be decoded and fits its partner is for preprocessing, which
-verifies every pair in full and decides what becomes of those that fail.
+A mask is rewritten only if the user says what its values stand for (see labels), or if several masks make up one. Only
+the pairing is checked here: whether a file can be decoded and fits its partner is checked by preprocess, which decides
+what to do with pairs that fail.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ from lesionseg.images.decoding import ImageError, decode
 from lesionseg.images.header import oriented_size
 from lesionseg.images.masks import binary, share
 
-PROBED = 5  # pairs whose pixels are looked at to tell exchanged folders
+PROBED = 5  # pairs whose pixels are checked for swapped folders
 
 _BLOCK = 1 << 20
 
@@ -41,9 +41,9 @@ class Reading:
     """How a folder is read."""
 
     labels: Labels | None = None  # what the masks' values stand for; None: white is lesion
-    mask_suffix: str | None = None  # what the name of a mask has after that of its image; None: found out
+    mask_suffix: str | None = None  # what follows the image's name in its mask's name; None: found out
     keep_splits: bool = True  # pairs in directories named after a validation or test set stay in it
-    private: bool = False  # ids are pseudonyms (see there), not the files' names
+    private: bool = False  # ids are pseudonyms (see pseudonyms), not file names
 
 
 def fetch(
@@ -51,7 +51,7 @@ def fetch(
 ) -> list[Pair]:
     """Copy `limit` of the pairs in `folder` (None: all) to `target`, with `workers` threads.
 
-    What is known of the images besides goes to groups.csv and metadata.csv (see formats). Raises what `layout.find`,
+    Tables beside the images go to groups.csv and metadata.csv (see formats). Raises what `layout.find`,
     `read_side_tables` and `choose` raise before anything is written, and InputError with a line for every mask that
     does not fit the labels.
     """
@@ -84,17 +84,17 @@ def fetch(
 
 
 def _given_subsets(folder: Path, splits: Mapping[str, str | None]) -> dict[str, str]:
-    """The subset of each pair that the user's directories put into a validation or test set."""
+    """The subset of each pair that lies in a directory of a validation or test set."""
     subsets = {name: f"given_{split}" for name, split in splits.items() if split in ("val", "test")}
-    if len(subsets) == len(splits):  # a folder of a test set alone is a data set like any other
+    if len(subsets) == len(splits):  # a folder that is nothing but a test set is a data set like any other
         if subsets:
-            print(f"{folder}: nothing there is to train on by its split, so that all is divided anew")
+            print(f"{folder}: its split leaves nothing to train on, so everything is split anew")
         return {}
     outside = sum(split is None for split in splits.values())
     if outside and "train" in splits.values() and not subsets:
         print(
-            f"{folder}: {len(splits) - outside} pairs lie in directories of a training set and {outside} in none of a "
-            "split, none in those of a validation or test set (val, valid, test, …), so that all is divided anew"
+            f"{folder}: {len(splits) - outside} pairs are in directories of a training set, {outside} in none of a "
+            "split, and none in those of a validation or test set (val, valid, test, …), so everything is split anew"
         )
     if subsets:
         numbers = Counter(subsets.values())
@@ -102,13 +102,13 @@ def _given_subsets(folder: Path, splits: Mapping[str, str | None]) -> dict[str, 
         print(
             f"{folder}: its split is kept: {len(splits) - len(subsets)} pairs to train on"
             f"{f' ({outside} of them in no directory of a split)' if outside else ''}, {found} "
-            "(download.keep_splits=false: not)"
+            "(not with download.keep_splits=false)"
         )
     return subsets
 
 
 def _pseudonyms(target: Path, layout: Layout, chosen: Sequence[str], workers: int) -> dict[str, str]:
-    """Name -> pseudonym of the chosen pairs, which names.csv of `target` keeps."""
+    """Name -> pseudonym of the chosen pairs, which are recorded in names.csv of `target`."""
     digests = ordered_map(lambda name: _sha256(layout.pairs[name].image), chosen, workers)
     ids = pseudonyms.pseudonyms(dict(zip(chosen, digests, strict=True)))
     pseudonyms.add(target, {ids[name]: name for name in chosen})
@@ -122,11 +122,11 @@ def _sha256(path: Path) -> str:
 
 @dataclass(frozen=True)
 class _Copied:
-    """A pair in its new place, or why its mask could not be read, with the pixels that the labels decided."""
+    """A copied pair, or why its mask could not be read, and the number of pixels of each label."""
 
     pair: Pair | None
     problem: str | None = None
-    masks: int = 1  # that make up the mask
+    masks: int = 1  # files that make up the mask
     lesion: int = 0
     void: int = 0
     other: int = 0
@@ -134,7 +134,7 @@ class _Copied:
 
 
 def _say(folder: Path, passed_over: Counter, notes: list[str], copied: list[_Copied], labels: Labels | None) -> None:
-    """What was made of the folder that its user cannot see from the pairs alone."""
+    """Print what the pairs alone do not show: skipped files, tables, unions of masks, labels."""
     if passed_over := +passed_over:
         print(f"{folder}: passed over {counted(passed_over)}")
     for note in notes:
@@ -145,16 +145,16 @@ def _say(folder: Path, passed_over: Counter, notes: list[str], copied: list[_Cop
         pixels = max(1, sum(copy.pixels for copy in copied))
         lesion, void, other = (sum(getattr(copy, name) for copy in copied) for name in ("lesion", "void", "other"))
         print(
-            f"{folder}: {sum(copy.lesion > 0 for copy in copied)} of {len(copied)} masks have the labels of lesion, "
-            f"{share(lesion / pixels)} of all pixels; {share(void / pixels)} void; {share(other / pixels)} taken for "
-            "background without being named"
+            f"{folder}: {sum(copy.lesion > 0 for copy in copied)} of {len(copied)} masks have lesion labels, "
+            f"{share(lesion / pixels)} of all pixels; {share(void / pixels)} are void; {share(other / pixels)} have no "
+            "named label and count as background"
         )
 
 
 def _names(layout: Layout, directory: Path) -> dict[str, str]:
-    """What a table in a directory may call each image, by name: its id, or its file's name where only one has it.
+    """What a table in a directory may call an image -> its id: the id itself, or the file's name if it is unique.
 
-    A table speaks of the images below its directory; where there are none, of those below the nearest one with some.
+    A table describes the images below its directory; if there are none, those below the nearest parent with some.
     """
     below: dict[str, Located] = {}
     while not below:
@@ -166,22 +166,22 @@ def _names(layout: Layout, directory: Path) -> dict[str, str]:
 
 
 def _check_not_exchanged(folder: Path, pairs: Mapping[str, Located]) -> None:
-    """Raise InputError when what should be images are masks by their pixels; names alone do not always tell."""
+    """Raise InputError if the pixels of the images are those of masks; names alone do not always tell."""
     probed = list(islice(pairs.values(), PROBED))
     images = [_is_black_and_white(pair.image) for pair in probed]
     masks = [_is_black_and_white(pair.masks[0]) for pair in probed]
     if not all(looks is True for looks in images):
         return
     if any(looks is False for looks in masks):
-        raise InputError(f"{folder}: images and masks are exchanged: the images are black and white, the masks are not")
+        raise InputError(f"{folder}: images and masks are swapped: the images are black and white, the masks are not")
     raise InputError(f"{folder}: the images are black and white like masks; put the photographs there")
 
 
 def _is_black_and_white(path: Path) -> bool | None:
-    """Whether nearly all pixels are black or white, with some of each (or are 0 and 1); None if undecodable."""
+    """Whether nearly all pixels are black or white, with some of each, or 0 and 1; None if it cannot be decoded."""
     try:
         grey = np.asarray(decode(path, 256).image.convert("L"))  # a JPEG is decoded at a fraction of its size
-    except Exception:  # damaged in one way or another; preprocessing says how
+    except Exception:  # damaged in some way; preprocess says how
         return None
     if grey.max() <= 1:
         return bool(grey.any() and not grey.all())
@@ -211,7 +211,10 @@ def _copy_pair(target: Path, name: str, located: Located, labels: Labels | None)
 
 
 def _read_masks(located: Located, labels: Labels | None) -> tuple[np.ndarray, int, int]:
-    """(union of the masks bool (height, width), void pixels, pixels of no label). Raises ImageError with the path."""
+    """The union of the masks, bool (height, width), and how many pixels are void, and unlabelled.
+
+    Raises ImageError with the path.
+    """
     union, void, other = np.zeros(0, bool), 0, 0
     for number, path in enumerate(located.masks):
         try:
@@ -231,7 +234,7 @@ def _read_masks(located: Located, labels: Labels | None) -> tuple[np.ndarray, in
 
 
 def _inside(path: Path, folder: Path) -> bool:
-    """Whether a file is no link that leads out of the folder."""
+    """Whether a file is really in the folder, not a link that leads out of it."""
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 

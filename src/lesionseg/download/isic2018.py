@@ -1,8 +1,8 @@
 """The official ISIC 2018 Task 1 archives: only the chosen pairs are fetched, each verified, and never twice.
 
-An archive is read where the user has it (`archives`), else from a server by byte range. Verified members are kept
-in a store that outlives the run, under names that hold their CRC-32: a run that was killed goes on from there, a
-larger limit fetches only the difference, and what is on the server now decides what is taken from it.
+An archive is read from the user's folder (`archives`) if it is there, else from a server by byte range. Verified
+members go to a store that outlives the run, under names that contain their CRC-32: a killed run is resumed, a larger
+limit fetches only the difference, and if an archive changes on the server, its new files are fetched.
 
 Cite Tschandl et al. 2018 (doi 10.1038/sdata.2018.161) and Codella et al. 2018 (arXiv 1902.03368).
 """
@@ -36,7 +36,7 @@ from lesionseg.images.header import oriented_size
 
 HOSTS = (
     "https://isic-archive.s3.amazonaws.com/challenges/2018/",
-    "https://isic-challenge-data.s3.amazonaws.com/2018/",  # the older one, asked when the first does not answer
+    "https://isic-challenge-data.s3.amazonaws.com/2018/",  # the older one, tried if the first fails
 )
 
 
@@ -46,7 +46,7 @@ class Archive:
 
     name: str
     size: int
-    sha256: str  # from two independent public downloaders: the challenge publishes none
+    sha256: str  # from two independent public downloaders, as the challenge publishes none
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Choice:
-    """Which pairs: `limit` of the training set (None: all), chosen by `seed`, and the whole of an official test set."""
+    """Which pairs: `limit` of the training set (None: all), chosen by `seed`, and all of an official test set."""
 
     limit: int | None
     seed: int = 0
@@ -97,7 +97,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where archives are taken from: the folder `archives` where they lie there, else a server."""
+    """Where archives come from: the folder `archives` if they are there, else a server."""
 
     archives: Path | None = None
     base_url: str | None = None  # None: the official host, then the older one
@@ -117,9 +117,9 @@ def fetch(
 ) -> list[Pair]:
     """Fill `target` with the pairs of the `choice`, taken from the `origin` with `workers` requests at a time.
 
-    What was fetched is kept in `work`, and what is missing is fetched by the next call. The SHA-256 of each file is
-    held against the file `record` (see `sums`), or written there when it is new and all has come. Raises InputError for
-    archives that are not as they should be, and when something could not be fetched, with what it was and how to go on.
+    Fetched files stay in `work`, and the next call fetches only what is missing. The SHA-256 of each file must agree
+    with the file `record` (see `sums`); new ones are added to it when everything has arrived. Raises InputError for
+    wrong or damaged archives, and if something could not be fetched, with what it was and how to go on.
     """
     archives, sets = origin.archives, origin.sets
     if archives is not None and not archives.is_dir():
@@ -165,7 +165,7 @@ class _Source:
 
     @property
     def at_hand(self) -> bool:
-        """Whether it lies in the user's folder."""
+        """Whether it is in the user's folder."""
         return not isinstance(self.file, RemoteFile)
 
     @property
@@ -176,7 +176,7 @@ class _Source:
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What is to be taken: (subset, id, image, mask) of every pair, and the members of every archive."""
+    """What to fetch: (subset, id, image, mask) of every pair, and the members of every archive."""
 
     pairs: Sequence[tuple[str, str, tuple[Archive, Member], tuple[Archive, Member]]]
     parts: Sequence[tuple[_Source, Sequence[Member]]]
@@ -184,13 +184,13 @@ class _Wanted:
 
 @dataclass(frozen=True)
 class _Places:
-    """An origin with one of its hosts: where archives are looked for."""
+    """An origin with one of its hosts: where to look for archives."""
 
     origin: Origin
     host: str
 
     def open_all(self, subsets: Mapping[str, OfficialSet]) -> dict[str, tuple[_Source, _Source]]:
-        """(images, masks) of each subset, open. Raises TransferError, and InputError for all that are no archives."""
+        """(images, masks) of each subset, opened. Raises TransferError, and InputError for all that are no archives."""
         opened: dict[str, tuple[_Source, _Source]] = {}
         problems: list[str] = []
         for subset, needed in subsets.items():
@@ -215,19 +215,19 @@ class _Places:
         return _Source(archive, file, read_directory(file, str(file)))
 
     def _open_remote(self, archive: Archive) -> RemoteFile:
-        host = urlsplit(self.host)  # a query, such as a signature, stays behind the path
+        host = urlsplit(self.host)  # a query, such as a signature, stays after the path
         path = f"{host.path.rstrip('/')}/{archive.name}.zip"
         file = RemoteFile(urlunsplit(host._replace(path=path)), self.origin.policy, allow_http=self.origin.allow_http)
         if self.origin.base_url is None and file.size != archive.size:
             raise TransferError(
                 f"{file}: found {file.size} bytes, expected {archive.size}: not the archive that was published; "
-                "name the host in download.base_url to take it all the same"
+                "name the host in download.base_url to use it anyway"
             )
         return file
 
 
 def _at_hand(folder: Path, archive: Archive) -> Path | None:
-    """The archive, or what became of it when unpacked, in the user's folder; also as "<name> (1).zip" of a browser."""
+    """The archive in the user's folder, or the folder it was unpacked to; also as a browser's "<name> (1).zip"."""
     pattern = re.compile(rf"{re.escape(archive.name)}( ?\(\d+\)|[-_ ]\d|[-_ ]copy)?(\.zip)?", re.IGNORECASE)
     found = [path for path in folder.iterdir() if pattern.fullmatch(path.name)]
     found = [path for path in found if path.is_dir() or path.suffix.lower() == ".zip"]
@@ -240,13 +240,13 @@ def _at_hand(folder: Path, archive: Archive) -> Path | None:
 
 
 def _say_what_is_not_at_hand(folder: Path, needed: Iterable[OfficialSet]) -> None:
-    """One line before a fetch that may take hours: perhaps the archives lie elsewhere, or under another name."""
+    """Warn before a download that may take hours: perhaps the archives are elsewhere, or have another name."""
     archives = [archive for pair in needed for archive in (pair.images, pair.masks)]
     if absent := [archive for archive in archives if not _at_hand(folder, archive)]:
         listed = ", ".join(f"{archive.name}.zip ({archive.size:,} bytes)" for archive in absent)
         there = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
         shown = printable(", ".join(there[:10]) + (", …" if len(there) > 10 else ""), 500) or "nothing"
-        log.warning("download.archives: %s has not %s, which is fetched; it has %s", folder, listed, shown)
+        log.warning("download.archives: %s lacks %s, which will be downloaded; found there: %s", folder, listed, shown)
 
 
 def _is_sample(name: str) -> re.Match | None:
@@ -254,7 +254,7 @@ def _is_sample(name: str) -> re.Match | None:
 
 
 def _open_local(archive: Archive, path: Path) -> LocalFile:
-    """An archive on the disk. One as long as the official one must have its SHA-256; another is only named."""
+    """An archive on the disk. If it is as long as the official one its SHA-256 must agree, else there is a warning."""
     file = LocalFile(path)
     if file.size != archive.size:
         log.warning(
@@ -277,7 +277,7 @@ def _open_local(archive: Archive, path: Path) -> LocalFile:
 
 
 def _plan(opened: Mapping[str, tuple[_Source, _Source]], choice: Choice, sets: Mapping[str, OfficialSet]) -> _Wanted:
-    """Match the pairs by id and choose. Raises InputError for every id that has an image or a mask only."""
+    """Match the pairs by id and choose. Raises InputError for every id with only an image or only a mask."""
     problems, pairs, parts = [], [], []
     seen: set[str] = set()
     for subset, (images, masks) in opened.items():
@@ -306,7 +306,7 @@ def _plan(opened: Mapping[str, tuple[_Source, _Source]], choice: Choice, sets: M
 
 
 def _by_id(source: _Source, pattern: re.Pattern) -> dict[str, Member]:
-    """The samples among the members, by id; whatever else lies in the archive is passed over."""
+    """The samples among the members, by id; other members are ignored."""
     found: dict[str, Member] = {}
     problems = []
     for member in source.members:
@@ -321,7 +321,7 @@ def _by_id(source: _Source, pattern: re.Pattern) -> dict[str, Member]:
 
 
 def _notices(source: _Source) -> list[Member]:
-    """Attribution and licence; each text once, should it lie in several folders."""
+    """Attribution and licence, each text once even if several folders have it."""
     found: dict[tuple[str, int], Member] = {}
     for member in source.members:
         if member.file_name in NOTICES and member.size <= LONGEST_NOTICE:
@@ -339,7 +339,7 @@ def _fill(store: Store, plan: _Wanted, connections: int) -> list[str]:
     with tqdm(total=total, initial=total - left, desc="fetch", unit="B", unit_scale=True, disable=None) as bar:
 
         def progress(count: int) -> None:
-            with lock:  # tqdm adds without one
+            with lock:  # tqdm is not thread-safe here
                 bar.update(count)
 
         for source, members in missing:
@@ -354,7 +354,7 @@ def _fill(store: Store, plan: _Wanted, connections: int) -> list[str]:
 
 
 def _verified(store: Store, plan: _Wanted, known: Mapping[str, str], record: Path | None) -> dict[str, str]:
-    """The SHA-256 of every wanted file, by `<archive>/<file>`. Raises InputError for those that are not as recorded."""
+    """The SHA-256 of every wanted file, by `<archive>/<file>`. Raises InputError for those not as recorded."""
     wanted = [(source, member) for source, members in plan.parts for member in members]
 
     def digest(item: tuple[_Source, Member]) -> str:
@@ -367,8 +367,8 @@ def _verified(store: Store, plan: _Wanted, known: Mapping[str, str], record: Pat
             store.path(source.archive.name, member).unlink()
             problems.append(
                 f"{source.file}: {member.name!r}: found SHA-256 {value}, expected {known[name]} as recorded in "
-                f"{record}: not the file that was fetched before; take it from another server, or, where those who "
-                "publish the data set changed it, remove its line"
+                f"{record}: not the file that was fetched before; try another server, or, if the publisher of the data "
+                "set has changed the file, remove its line"
             )
         found[name] = value
     if problems:
@@ -377,16 +377,16 @@ def _verified(store: Store, plan: _Wanted, known: Mapping[str, str], record: Pat
 
 
 def _record(path: Path, plan: _Wanted, found: Mapping[str, str]) -> None:
-    """Write down the sums of what came from archives as long as those published."""
+    """Record the sums of files from archives that are as long as the published ones."""
     genuine = {source.archive.name for source, _ in plan.parts if source.genuine}
     if number := sums.add(path, {name: value for name, value in found.items() if name.split("/")[0] in genuine}):
         log.warning(
-            "%s: the SHA-256 of %d files are new; commit it, so that they are held against it from now on", path, number
+            "%s: the SHA-256 of %d files are new; commit it, so that later downloads must agree with it", path, number
         )
 
 
 def _place(target: Path, store: Store, plan: _Wanted, digests: Mapping[str, str]) -> list[Pair]:
-    """Put the pairs into `target`, and clear from the store what costs nothing to get again."""
+    """Put the pairs into `target`, and clear the store of files that are also in the user's folder."""
     for name in ("images", "masks"):
         (target / name).mkdir(parents=True, exist_ok=True)
 
@@ -409,7 +409,7 @@ def _place(target: Path, store: Store, plan: _Wanted, digests: Mapping[str, str]
 
 
 def _write_notices(target: Path, store: Store, plan: _Wanted) -> None:
-    """Keep the attribution and licence texts: each once, under the names of its archives where there are several."""
+    """Write the attribution and licence texts, each once, headed by the names of its archives if they differ."""
     for name in NOTICES:
         texts: dict[bytes, list[str]] = {}
         for source, members in plan.parts:
@@ -425,7 +425,7 @@ def _write_notices(target: Path, store: Store, plan: _Wanted) -> None:
 
 
 def _link(source: Path, target: Path) -> None:
-    """One file under two names where the file system can, else a copy."""
+    """A hard link if the file system supports it, else a copy."""
     try:
         os.link(source, target)
     except OSError:
@@ -440,19 +440,19 @@ def _require_space(folder: Path, needed: int) -> None:
 
 
 def _advice(store: Store, plan: _Wanted | None, needed: Iterable[OfficialSet]) -> list[str]:
-    """What is there, what is not, and how to go on."""
+    """What was fetched, what is missing, and how to go on."""
     lines = []
     for source, members in plan.parts if plan else ():
         absent = [member.file_name for member in members if not store.path(source.archive.name, member).is_file()]
-        here = f"{source.archive.name}.zip: {len(members) - len(absent)} of {len(members)} files are fetched"
+        here = f"{source.archive.name}.zip: {len(members) - len(absent)} of {len(members)} files were fetched"
         if absent:
             names = absent[:5]
-            lines.append(f"{here}; {len(absent)} are not: {', '.join(names)}{', …' if len(absent) > 5 else ''}")
+            lines.append(f"{here}; {len(absent)} were not: {', '.join(names)}{', …' if len(absent) > 5 else ''}")
         else:
             lines.append(here)
     archives = [archive for pair in needed for archive in (pair.images, pair.masks)]
     files = ", ".join(f"{archive.name}.zip ({archive.size:,} bytes)" for archive in archives)
-    lines.append(f"to go on: run `dvc repro` again; what was fetched is kept in {store.folder} and not fetched again")
+    lines.append(f"to go on: run `dvc repro` again; what was fetched is in {store.folder} and not fetched again")
     lines.append(f"by hand: put {files} into a folder and name it in download.archives (from {HOSTS[0]})")
     return lines
 

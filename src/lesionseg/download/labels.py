@@ -1,12 +1,12 @@
-"""Masks by named values or colours: label maps with one class wanted, colour masks, transparency, void pixels.
+"""Masks read by named values or colours: one class of a label map, colour masks, transparency, void pixels.
 
 A label is a whole number (the value stored in the file, of any bit depth; in a palette image the index), a colour as
-seen (`red` or `#fa3253`), or `opaque` or `transparent`. Several are joined by `+`, `,` or spaces.
+it appears (`red` or `#fa3253`), or `opaque` or `transparent`. Several are joined by `+`, `,` or spaces.
 
-Every pixel that has a lesion label is lesion. Without named background, all else is background. With it, each pixel
-that is not exactly one of the labels goes to the nearest of them, as a JPEG or a soft edge asks for; where more than
-5 % of the pixels are far from all of them, the mask is refused. A void pixel, left out by the annotator, takes the
-side of the nearest pixel that has one: it is neither lesion nor background by decree.
+Every pixel with a lesion label is lesion. Without a named background, everything else is background. With one, a pixel
+that has none of the labels exactly gets the nearest, as JPEGs and soft edges require; if more than 5 % of the pixels
+are far from all labels, the mask is refused. A void pixel, which the annotator left out, is treated like the nearest
+pixel that is not void.
 """
 
 import re
@@ -30,7 +30,7 @@ class Labels:
     """What the values of a mask stand for."""
 
     lesion: tuple[Label, ...]
-    background: tuple[Label, ...] = ()  # none: whatever is neither lesion nor void
+    background: tuple[Label, ...] = ()  # none: everything that is neither lesion nor void
     void: tuple[Label, ...] = ()
 
     def all(self) -> list[tuple[Label, str]]:
@@ -39,15 +39,15 @@ class Labels:
 
 @dataclass(frozen=True)
 class LabelledMask:
-    """A mask that was read by its labels, upright."""
+    """A mask read by its labels, upright."""
 
     lesion: np.ndarray  # bool (height, width)
     void: int  # pixels
-    other: int  # pixels of no named label, taken for background
+    other: int  # pixels without a named label, counted as background
 
 
 def parse(lesion: str | int | None, background: str | int | None, void: str | int | None) -> Labels | None:
-    """The labels that three parameters name, None where none is set. Raises InputError with every problem."""
+    """The labels that three parameters name; None if none is set. Raises InputError with every problem."""
     given = {"mask_lesion": lesion, "mask_background": background, "mask_void": void}
     if all(text is None for text in given.values()):
         return None
@@ -64,21 +64,21 @@ def parse(lesion: str | int | None, background: str | int | None, void: str | in
 
 
 def read(decoded: Decoded, labels: Labels) -> LabelledMask:
-    """Read a decoded mask by its labels. Raises ImageError when it does not fit to them."""
+    """Read a decoded mask by its labels. Raises ImageError if it does not fit them."""
     image = decoded.image
     kinds = [kind for _, kind in labels.all()]
     distance = np.stack([_distance(image, label) for label, _ in labels.all()])  # (labels, height, width)
     nearest, near = distance.argmin(0), distance.min(0)
-    # Transparency and numbers are exact; colours that JPEG or smoothing spread are not.
+    # Transparency and numbers are exact; colours that JPEG or smoothing has spread are not.
     unnamed = near > 0
     if labels.background:
         if np.count_nonzero(near > NOISE) > (1 - NEARLY) * near.size:
-            raise ImageError(f"{_found(image)}: more than 5 % of the pixels are none of the labels named")
+            raise ImageError(f"{_found(image)}: more than 5 % of the pixels have none of the labels named")
         unnamed[:] = False
     elif np.count_nonzero(unnamed & (near <= NOISE)) and _is_spread(image):
         raise ImageError(
-            f"{_found(image)}: spread by compression or smoothing, so that the background must be named too; "
-            "set download.mask_background"
+            f"{_found(image)}: spread by compression or smoothing, so the background must be named too; set "
+            "download.mask_background"
         )
     kind = np.array(kinds)[nearest]
     lesion, void = (kind == "lesion") & ~unnamed, (kind == "void") & ~unnamed
@@ -112,7 +112,7 @@ def _parse(name: str, text: str | int | None, problems: list[str]) -> tuple[Labe
 
 
 def _distance(image: Image.Image, label: Label) -> np.ndarray:
-    """How far each pixel is from a label, 0 where it has it: int (height, width)."""
+    """The distance of each pixel from a label, 0 where it has that label: int (height, width)."""
     far = np.iinfo(np.int32).max
     if isinstance(label, str):
         _, alpha = visible_colour(image)

@@ -1,13 +1,13 @@
-"""Which files of a user's folder are images, which are masks, which belong together, and which split they came in.
+"""Which files of a user's folder are images, which are masks, which belong together, and which split they are in.
 
-The folder is read whole, with all directories below it. What a file is, its directory says (the nearest one named
-`images`, `imgs`, `…_Input` or `masks`, `…_GroundTruth`, `IMD002_lesion` and the like), and else its name: a mask is
-`<id>_segmentation`, `<id>_mask`, `<id>_lesion`, `mask_<id>` and the like. An image's id is its name without extension.
-A mask belongs to the image whose id is left when the ending or beginning is taken off; in a directory of masks also
-to the image of the very same name.
+The folder is searched with all directories below it. Whether a file is an image or a mask is decided by its directory
+(the nearest one named `images`, `imgs`, `…_Input` or `masks`, `…_GroundTruth`, `IMD002_lesion` and the like), else by
+its name: a mask is `<id>_segmentation`, `<id>_mask`, `<id>_lesion`, `mask_<id>` and the like. An image's id is its name
+without extension. A mask belongs to the image whose id remains when that prefix or suffix is removed; in a directory
+of masks also to the image of exactly the same name.
 
 Directories named after a split (train, val, test, `ISIC2018_Task1_Training_GroundTruth`) above or below images and
-masks say where a pair belongs. Where an id occurs in several directories, their names become part of the ids.
+masks say which split a pair belongs to. If an id occurs in several directories, their names become part of the ids.
 """
 
 import os
@@ -31,12 +31,12 @@ SPLIT_WORDS = {
     "testset": "test", "holdout": "test",
 }  # fmt: skip
 SET_WORDS = ("set", "data", "dataset", "split", "subset")  # `train_data` is a split
-# What annotation tools call directories of masks in which a pixel's value or colour is its class (VOC's, as CVAT and
-# LabelMe write them; Supervisely's), and those beside them that show the same again.
+# Names that annotation tools give to directories of masks in which a pixel's value or colour is its class (VOC's, as
+# CVAT and LabelMe write them; Supervisely's), and to directories that show the same in another form.
 MASK_DIRECTORIES = ("segmentation class", "segmentation class png", "segmentation class raw", "masks machine")
 SHOWN_AGAIN = ("segmentation object", "segmentation object png", "segmentation class visualization", "masks human")
-PASSED_DIRECTORIES = ("roi", "superpixels")  # last word: PH2's regions of colour, superpixels of ISIC
-EXAMPLES = 3  # files or endings that a message lists
+PASSED_DIRECTORIES = ("roi", "superpixels")  # by the last word: PH2's colour regions, ISIC's superpixels
+EXAMPLES = 3  # files or suffixes that a message lists
 
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
@@ -47,16 +47,16 @@ class Place:
 
     role: str | None  # image | mask
     split: str | None  # train | val | test
-    rest: tuple[str, ...]  # what is left of the names, to tell directories with equal ids apart
+    rest: tuple[str, ...]  # the rest of the names, which tells directories with equal ids apart
 
 
 @dataclass(frozen=True)
 class Located:
-    """One image with its mask, or the several masks that make up its mask."""
+    """One image with its mask, or with several files that make up its mask."""
 
     image: Path
     masks: tuple[Path, ...]
-    split: str | None = None  # the directory of a split it lay in: train | val | test
+    split: str | None = None  # of the directory it was in: train | val | test
 
 
 @dataclass
@@ -73,15 +73,15 @@ class Layout:
 class _File:
     path: Path
     place: Place
-    stem: str  # in Unicode's composed form: names that look alike are the same name
+    stem: str  # in Unicode's composed form, so that names that look the same are the same
 
 
 def find(folder: Path, mask_suffix: str | None = None) -> Layout:
     """Return the pairs in `folder`.
 
-    `mask_suffix` is an ending of the masks' names to look for besides the known ones. Raises InputError when the folder
-    is missing or holds no pair, or with one line for every image without mask, mask without image, id with two images
-    or two masks, link to a directory, file that cannot be read or is not here.
+    `mask_suffix` is a suffix of masks' names to look for besides the known ones. Raises InputError if the folder is
+    missing or holds no pair, and with one line for every image without mask, mask without image, id with two images or
+    two masks, link to a directory, and file that cannot be read or was not fetched.
     """
     if not folder.is_dir():
         found = "found a file" if folder.exists() else "no such directory"
@@ -104,7 +104,7 @@ def find(folder: Path, mask_suffix: str | None = None) -> Layout:
 
 
 def place(directories: Sequence[str]) -> Place:
-    """What the names of directories say, from the top down: the nearest role and split count."""
+    """What directory names say, given from the top down: the nearest role and the nearest split count."""
     role = split = None
     rest = []
     for name in directories:
@@ -147,9 +147,8 @@ def _files(folder: Path, layout: Layout) -> Iterator[_File]:
                 layout.passed_over["hidden"] += 1
             elif entry.is_symlink() and is_directory:
                 layout.problems.append(
-                    f"{path}: is a link to a directory, whose content DVC would not track, so that changed data would "
-                    f"pass for up to date; put {os.path.realpath(path)} in its place, or name the directory itself as "
-                    "download.folder"
+                    f"{path}: is a link to a directory, whose content DVC does not track, so changed data would go "
+                    f"unnoticed; put {os.path.realpath(path)} itself there, or set download.folder to it"
                 )
             elif is_directory:
                 if " ".join(words) in SHOWN_AGAIN:
@@ -161,7 +160,7 @@ def _files(folder: Path, layout: Layout) -> Iterator[_File]:
             elif "superpixels" in words:
                 layout.passed_over["superpixels"] += 1
             elif path.suffix.lower() == ".dvc" and not path.with_suffix("").exists():
-                layout.problems.append(f"{path}: the data it stands for is not here; fetch it: dvc pull {path}")
+                layout.problems.append(f"{path}: the data it stands for was not fetched; fetch it: dvc pull {path}")
             elif is_side_table(path):
                 layout.tables.append(path)
             elif path.stem.lower() == "groups" and path.suffix.lower() in (".tsv", ".txt", ".xlsx", ".xls", ".ods"):
@@ -182,7 +181,7 @@ def _is_directory(entry: os.DirEntry) -> bool:
 
 
 def _unusable(path: Path) -> str | None:
-    """Why a file cannot be read, or cannot have its name in a manifest; None when nothing is wrong."""
+    """Why a file cannot be read, or its name cannot go into a manifest; None if nothing is wrong."""
     if problem := id_problem(path.stem):
         return f"{path}: its name {problem}"
     if reason := unfetched(path):
@@ -195,7 +194,7 @@ def _unusable(path: Path) -> str | None:
 
 
 def _roles(files: Iterable[_File], layout: Layout, ending: re.Pattern | None) -> tuple[list[_File], list[_File]]:
-    """(images, masks) by their directories, or else by their names."""
+    """(images, masks), by their directories, else by their names."""
     files = list(files)
     in_images = [file for file in files if file.place.role == "image"]
     in_masks = [file for file in files if file.place.role == "mask"]
@@ -203,7 +202,7 @@ def _roles(files: Iterable[_File], layout: Layout, ending: re.Pattern | None) ->
     if in_images and all(like_masks) and in_masks and not any(ids_of_mask(file.stem, ending) for file in in_masks):
         raise InputError(
             f"{in_images[0].path.parent}: all {len(in_images)} files are named like masks, and none in "
-            f"{in_masks[0].path.parent} is; exchange the contents of the two"
+            f"{in_masks[0].path.parent} is; swap the contents of the two"
         )
     bases = {base for file in files for base in ids_of_mask(file.stem, ending)}
     stems = {file.stem for file in in_images}
@@ -260,7 +259,7 @@ def _pair(images: Sequence[_File], masks: Sequence[_File], layout: Layout, endin
 def _take(
     name: str, images: Sequence[_File], masks_of: Mapping[Path, list[_File]], with_masks: set[Path], layout: Layout
 ) -> None:
-    """Add the pair of one id in one place, or what is wrong with it."""
+    """Add the pair of one id in one place, or the problem with it."""
     masks = [mask for image in images for mask in masks_of.get(image.path, ())]
     if len(images) > 1:
         layout.problems.append(_several("images", name, images))
@@ -290,14 +289,14 @@ def _orphan_lines(stem: str, masks: Sequence[_File], like: str | None) -> Iterat
     if len(masks) > 1 and not all(is_numbered(mask.stem) for mask in masks):
         yield _several("masks", stem, masks)
     for mask in masks:
-        other = f"; the image {like} is named so but for upper and lower case, rename one of the two" if like else ""
+        other = f"; the image {like} differs only in upper and lower case, rename one of the two" if like else ""
         yield f"{mask.path}: no image for this mask; expected {stem}.jpg or the like{other}"
 
 
 def _nothing(
     folder: Path, images: Sequence[_File], masks: Sequence[_File], passed_over: Counter, mask_suffix: str | None
 ) -> str:
-    """What to say of a folder without an image or without a mask: what there is, and what was looked for."""
+    """The message for a folder without images or without masks: what was found, and what was looked for."""
     files = [*images, *masks]
     here = sorted({str(file.path.parent.relative_to(folder)) for file in files})
     if not files:
@@ -312,8 +311,8 @@ def _nothing(
     if images and set(Counter((file.path.parent, file.stem) for file in files).values()) == {2}:
         twice = " and ".join(file.path.name for file in files if file.stem == files[0].stem)[:200]
         return (
-            f"{folder}: found two files of each name, such as {twice}, and no masks: nothing says which of them are; "
-            "move them to a directory named masks/, or add _mask to their names"
+            f"{folder}: found two files of each name, such as {twice}, and nothing says which are the masks; move "
+            "those to a directory named masks/, or add _mask to their names"
         )
     endings = Counter(match[0] for file in files if (match := re.search(r"[_.-][A-Za-z]+\d?$", file.stem)))
     if here == [kind] and not endings:
@@ -322,14 +321,14 @@ def _nothing(
     looked = f"{mask_suffix}, " if mask_suffix else ""
     return (
         f"{folder}: found {len(files)} {kind} and no {absent}: in the directories {', '.join(here[:EXAMPLES])}"
-        f"{', …' if len(here) > EXAMPLES else ''}, with the endings {common}; looked for masks in directories named "
+        f"{', …' if len(here) > EXAMPLES else ''}, with the suffixes {common}; looked for masks in directories named "
         f"masks/, …_GroundTruth/ and the like, or named <id>{looked}_segmentation, _mask, _lesion, mask_<id> and the "
-        "like; name another ending with download.mask_suffix"
+        "like; set another suffix with download.mask_suffix"
     )
 
 
 def counted(passed_over: Counter) -> str:
-    """`3 .csv, 1 hidden`: kinds of files with their numbers, the most frequent first."""
+    """Kinds of files with their numbers, the most frequent first: `3 .csv, 1 hidden`."""
     return ", ".join(
         f"{number} {kind}" for kind, number in sorted(passed_over.items(), key=lambda item: (-item[1], item[0]))
     )

@@ -1,7 +1,7 @@
-"""Names for images that say nothing of the patient: numbers made from the bytes of the photographs.
+"""Names for images that say nothing about the patient: numbers made from the bytes of the photographs.
 
-The number of a photograph stays the same when others come or go, so that runs can be compared image by image, and
-nobody can tell the file's name from it. Which name a number stands for is in names.csv of the raw data.
+A photograph keeps its number when others are added or removed, so that runs can be compared image by image, and the
+number does not reveal the file's name. names.csv of the raw data says which name belongs to which number.
 """
 
 from collections import Counter
@@ -12,11 +12,11 @@ from lesionseg.common.files import read_csv, write_csv
 
 NAME = "names.csv"
 COLUMNS = ("id", "name")
-DIGITS = 12  # hexadecimal; two of a million photographs share them once in 500 such sets
+DIGITS = 12  # hexadecimal; in one of 500 sets of a million photographs, two share a number
 
 
 def pseudonyms(digests: Mapping[str, str]) -> dict[str, str]:
-    """Name -> pseudonym, by the SHA-256 of each photograph; equal ones are counted: `image_0a…`, `image_0a…_2`."""
+    """Name -> pseudonym, from the SHA-256 of each photograph; equal ones get a count: `image_0a…`, `image_0a…_2`."""
     seen: Counter = Counter()
     chosen = {}
     for name in sorted(digests):
@@ -27,13 +27,13 @@ def pseudonyms(digests: Mapping[str, str]) -> dict[str, str]:
 
 
 def add(raw: Path, names: Mapping[str, str]) -> None:
-    """Write `raw`/names.csv from pseudonym -> name, sorted, together with what it has already (of another source)."""
+    """Add pseudonym -> name to `raw`/names.csv, which is sorted; another source may have written to it before."""
     every = {**read(raw), **names}
     write_csv(raw / NAME, COLUMNS, ({"id": image, "name": every[image]} for image in sorted(every)))
 
 
 def read(raw: Path) -> dict[str, str]:
-    """Pseudonym -> name of `raw`/names.csv; none where there is no such file."""
+    """Pseudonym -> name from `raw`/names.csv; empty if there is no such file."""
     path = raw / NAME
     return {row["id"]: row["name"] for row in read_csv(path)} if path.exists() else {}
 

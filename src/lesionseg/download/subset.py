@@ -9,9 +9,9 @@ from lesionseg.common.errors import InputError
 def choose_subset(ids: Collection[str], limit: int | None, seed: int) -> list[str]:
     """Return `limit` of the distinct `ids` (None: all), sorted.
 
-    The ids are ranked by the SHA-256 of `<seed>:<id>` and the first `limit` taken. So the choice depends on
-    neither the order nor the platform, a larger limit only adds, and new ids displace few of the old ones.
-    Raises InputError when there are fewer than `limit`.
+    The ids are ranked by the SHA-256 of `<seed>:<id>`, and the first `limit` are taken. So the choice depends on
+    neither order nor platform, a larger limit only adds, and new ids displace few of the old ones. Raises InputError
+    if there are fewer than `limit`.
     """
     if limit is None:
         return sorted(ids)

@@ -1,9 +1,9 @@
-"""The SHA-256 of every file taken from the official archives, in git: what came once is what must come ever after.
+"""The SHA-256 of every file taken from the official archives, recorded in git: later downloads must agree.
 
-An archive's own directory holds CRC-32 sums, which are against accidents and not against a server that means harm. The
-challenge publishes no sums of single files, so these are written down when all files of a fetch have arrived and
-agree with their archive, and are held against every later fetch, on any machine and from any server. Lines are as
-sha256sum writes them: `<64 hex digits>  <archive>/<file>`, sorted, so that a change is seen in review.
+An archive's own directory holds CRC-32 sums, which protect against accidents but not against a malicious server. The
+challenge publishes no sums of single files, so they are recorded once all files of a download have arrived and agree
+with their archive, and every later download is checked against them, on any machine and from any server. Lines are as
+sha256sum writes them: `<64 hex digits>  <archive>/<file>`, sorted, so that changes show in review.
 """
 
 import re
@@ -17,7 +17,7 @@ _LINE = re.compile(r"([0-9a-f]{64})  (\S+)")
 
 
 def read(path: Path) -> dict[str, str]:
-    """The SHA-256, in hexadecimal, by `<archive>/<file>`; nothing where there is no such file. Raises InputError."""
+    """The SHA-256, in hexadecimal, by `<archive>/<file>`; empty if `path` is missing. InputError if it is damaged."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
@@ -35,7 +35,7 @@ def read(path: Path) -> dict[str, str]:
 
 
 def add(path: Path, found: Mapping[str, str]) -> int:
-    """Write down those of the sums `found` that are not there yet; return their number."""
+    """Record the sums in `found` that are new; return their number."""
     known = read(path)
     if new := found.keys() - known.keys():
         lines = sorted(f"{digest}  {name}" for name, digest in {**found, **known}.items())

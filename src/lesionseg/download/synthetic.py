@@ -16,23 +16,23 @@ from lesionseg.download.dermoscopy import draw
 from lesionseg.download.subset import choose_subset
 from lesionseg.formats.manifest import Pair
 
-# Several processes draw; OpenCV's own threads in each would only fight for the cores. It is a setting of the whole
-# process, made where the module is imported.
+# Several processes draw; OpenCV's own threads in each would only compete for the cores. This is a setting of the whole
+# process, made on import.
 cv2.setNumThreads(0)
 
 JPEG_QUALITY = 90
-WORTH_PROCESSES = 24  # fewer images are drawn before a second process has started
+WORTH_PROCESSES = 24  # with fewer images, starting a second process takes longer than drawing
 
 
 def fetch(target: Path, *, count: int, limit: int | None, seed: int, workers: int) -> list[Pair]:
     """Draw the images 0 … `count` - 1 of the series `seed` to `target`, or the `limit` of them that `choose` picks.
 
-    An image depends on its number and the seed alone: a larger `count` adds to a smaller one, and `workers`, the number
-    of processes, changes nothing. Raises InputError when `limit` is above `count`.
+    An image depends only on its number and the seed: a larger `count` adds to a smaller one, and `workers`, the number
+    of processes, changes nothing. Raises InputError if `limit` is above `count`.
     """
     if limit is not None and limit > count:
         raise InputError(
-            f"download.limit: found {limit}, but download.synthetic_images is {count}; lower the one or raise the other"
+            f"download.limit: found {limit}, but download.synthetic_images is {count}; lower one or raise the other"
         )
     numbers = {f"SYNTH_{number:07d}": number for number in range(count)}
     chosen = choose_subset(numbers, limit, seed)
@@ -45,7 +45,7 @@ def fetch(target: Path, *, count: int, limit: int | None, seed: int, workers: in
 
 
 def _draw_pair(target: Path, seed: int, drawn: tuple[str, int]) -> Pair:
-    """Draw, encode and write the pair of this name and number."""
+    """Draw, encode and write the pair with this name and number."""
     name, number = drawn
     image, mask = draw(seed, number)
     height, width = mask.shape

@@ -8,10 +8,10 @@ import numpy as np
 
 
 class ArrayWriter:
-    """Writes a uint8 .npy file row by row, so that memory holds one row however long the array gets.
+    """Writes a uint8 .npy file row by row, so that memory holds one row, however long the array.
 
-    The number of rows need not be known: the header is written on leaving the context. Plain writes
-    rather than a memory map, because a full disk is then an OSError and not a SIGBUS that kills the process.
+    The number of rows need not be known: the header is written on leaving the context. Plain writes rather than a
+    memory map, so that a full disk is an OSError and not a SIGBUS that kills the process.
 
         with ArrayWriter("masks.npy", (256, 256)) as writer:
             writer.append(mask)

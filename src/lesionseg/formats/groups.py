@@ -1,8 +1,7 @@
 """groups.csv of the raw data: images that must stay on one side of a split, such as two photographs of a lesion.
 
-Written by download beside the manifest where a source knows of groups, read by preprocessing, which joins them to the
-groups of duplicates. One row for each image and group, `id,group`; an image may be in several (its lesion's, its
-patient's) or in none.
+Written by download beside the manifest if the source has groups; preprocess merges them with the groups of duplicates.
+One row for each image and group, `id,group`; an image may be in several (its lesion's, its patient's) or in none.
 """
 
 from collections import defaultdict
@@ -18,13 +17,13 @@ COLUMNS = ("id", "group")
 
 
 def add(raw: Path, rows: Iterable[tuple[str, str]]) -> None:
-    """Write `raw`/groups.csv from (id, group), sorted, together with what it has already (of another source)."""
+    """Add rows (id, group) to `raw`/groups.csv, which is sorted; another source may have written to it before."""
     every = sorted({*rows, *read(raw)})
     write_csv(raw / NAME, COLUMNS, ({"id": image, "group": group} for image, group in every))
 
 
 def read(raw: Path) -> list[tuple[str, str]]:
-    """Return the (id, group) of `raw`/groups.csv; none where there is no such file. InputError when it is damaged."""
+    """Return the (id, group) of `raw`/groups.csv; empty if there is no such file. InputError if it is damaged."""
     path = raw / NAME
     try:
         rows = read_csv(path)
@@ -45,7 +44,7 @@ def move(source: Path, target: Path, prefix: str) -> None:
 
 
 def links(rows: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Pairs of ids that join each group's images to one another."""
+    """Pairs of ids that together link all images of each group."""
     members: dict[str, list[str]] = defaultdict(list)
     for image, group in rows:
         members[group].append(image)

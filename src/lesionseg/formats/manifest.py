@@ -1,4 +1,4 @@
-"""manifest.csv: the pairs of a raw data set, written by a source and read by preprocessing."""
+"""manifest.csv: the pairs of a raw data set, written by download, read by preprocess and evaluate."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
@@ -9,8 +9,8 @@ from lesionseg.common.files import read_csv, write_csv
 from lesionseg.common.text import id_problem
 
 NAME = "manifest.csv"
-# What is divided or trained on; the other two official sets; the user's own labelled set to evaluate on; and the
-# validation and test sets into which the user's data are divided already.
+# What is split and trained on; the other two official sets; the user's own labelled set to evaluate on; and the
+# validation and test sets that the user's data came with.
 SUBSETS = ("training", "validation", "test", "external", "given_val", "given_test")
 
 
@@ -19,8 +19,8 @@ class Pair:
     """One image with its mask.
 
     `image` and `mask` are paths relative to the raw directory, with forward slashes. `width` and `height` are
-    the image's, after EXIF orientation, in pixels; None where the header cannot be read. The two SHA-256 are
-    of the files' bytes, in hexadecimal.
+    the image's, after EXIF orientation, in pixels; None if the header cannot be read. The two SHA-256 are of the
+    files' bytes, in hexadecimal.
     """
 
     id: str
@@ -38,14 +38,14 @@ COLUMNS = [field.name for field in fields(Pair)]
 
 
 def write(raw: Path, pairs: Iterable[Pair]) -> None:
-    """Write `raw`/manifest.csv with one row a pair, sorted by id."""
+    """Write `raw`/manifest.csv with one row per pair, sorted by id."""
     write_csv(raw / NAME, COLUMNS, (asdict(pair) for pair in sorted(pairs, key=lambda pair: pair.id)))
 
 
 def read(raw: Path) -> list[Pair]:
     """Return the pairs listed in `raw`/manifest.csv, sorted by id.
 
-    Raises InputError when the file is missing, is no such table, lists no pair or an id twice.
+    Raises InputError if the file is missing or not such a table, or lists no pair or an id twice.
     """
     path = raw / NAME
     cure = "run the download stage again"
@@ -68,7 +68,7 @@ def read(raw: Path) -> list[Pair]:
             problems.append(f"{path}: line {line}: {error}; {cure}")
             continue
         if pair.id in seen:
-            problems.append(f"{path}: line {line}: the id {pair.id} a second time; {cure}")
+            problems.append(f"{path}: line {line}: the id {pair.id} appears a second time; {cure}")
         seen.add(pair.id)
         pairs.append(pair)
     if problems:

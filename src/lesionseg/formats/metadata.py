@@ -1,7 +1,7 @@
-"""metadata.csv of the raw data: what is known of each image besides its pixels, such as diagnosis, sex, age, site.
+"""metadata.csv of the raw data: what is known about each image besides its pixels: diagnosis, sex, age, site, ….
 
-Written by download beside the manifest where a source has such columns, read by evaluation for its breakdowns. The
-first column is the manifest's `id`; the others are as the user named them, every value a text, empty where unknown.
+Written by download beside the manifest if the source has such columns, read by evaluate for its breakdowns. The first
+column is the manifest's `id`; the others are named as by the user. Every value is a text, empty where unknown.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,12 +22,12 @@ class Metadata:
     rows: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # id -> column -> value, "" where unknown
 
     def value(self, image: str, column: str) -> str:
-        """The value of an image, "" where there is none."""
+        """The value of an image; "" if there is none."""
         return self.rows.get(image, {}).get(column, "")
 
 
 def add(raw: Path, columns: Sequence[str], rows: Mapping[str, Mapping[str, str]]) -> None:
-    """Write `raw`/metadata.csv, sorted by id, together with what it has already (of another source)."""
+    """Add rows to `raw`/metadata.csv, which is sorted by id; another source may have written to it before."""
     before = read(raw)
     every = list(dict.fromkeys([*before.columns, *columns]))
     merged = {**before.rows, **rows}
@@ -36,7 +36,7 @@ def add(raw: Path, columns: Sequence[str], rows: Mapping[str, Mapping[str, str]]
 
 
 def read(raw: Path) -> Metadata:
-    """Return what `raw`/metadata.csv says; no columns where there is no such file. InputError when it is damaged."""
+    """Return the content of `raw`/metadata.csv; no columns if there is no such file. InputError if it is damaged."""
     path = raw / NAME
     try:
         rows = read_csv(path)

@@ -1,13 +1,13 @@
-"""Licence and attribution texts that came with the data: kept beside it, quoted where it is spoken of."""
+"""Licence and attribution texts that came with the data: stored beside it, quoted on the model card."""
 
 from pathlib import Path
 
 STEMS = ("attribution", "license", "licence")  # of such files' names, in any case
-LONGEST = 100_000  # bytes of a text; what is larger is something else
+LONGEST = 100_000  # bytes of a text; a larger file is something else
 
 
 def read(raw: Path) -> dict[str, str]:
-    """The texts in a raw folder and in the external set within it, by their path in it."""
+    """The texts in a raw folder and in the external set within it, by their path relative to it."""
     found = {}
     for path in sorted([*raw.glob("*"), *raw.glob("external/*")]):
         if path.stem.lower() in STEMS and path.is_file() and path.stat().st_size <= LONGEST:

@@ -1,10 +1,10 @@
 """Processed images and masks on disk: `images.npy`, `masks.npy` and `samples.csv` in one folder.
 
-Row i of `samples.csv` describes index i of both arrays; the rows are sorted by id. The arrays are plain .npy
-files, so a reader maps them into memory and touches only the images it uses, however many there are.
+Row i of `samples.csv` describes index i of both arrays; the rows are sorted by id. The arrays are plain .npy files, so
+a reader maps them into memory and touches only the images it uses.
 
-There are two such folders: what is trained on, and what is only evaluated. Training depends on the first alone, so
-that a test set can be added, changed or removed without training again.
+There are two such folders: what is trained on, and what is only evaluated. Training depends only on the first, so a
+test set can be added, changed or removed without training again.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ import numpy as np
 from lesionseg.common.errors import InputError
 from lesionseg.common.files import read_csv, write_csv
 
-TRAINED = ("train", "val")  # in the first folder: fitted on, and watched while fitting
+TRAINED = ("train", "val")  # in the first folder: fitted, and monitored during training
 HELD_OUT = ("test", "official_validation", "official_test", "external")  # in the second: only evaluated
 SPLITS = (*TRAINED, *HELD_OUT)
 EVALUATED = ("val", *HELD_OUT)  # in the order of every table and picture
@@ -31,14 +31,14 @@ class Sample:
     width: int  # native size in pixels, upright (after EXIF orientation)
     height: int
     lesion_fraction: float  # lesion pixels / all pixels of the native mask, 6 decimals
-    group: str  # smallest id of its duplicate group; its own id when it has no duplicate
+    group: str  # smallest id of its duplicate group; its own id if it has no duplicate
 
 
 COLUMNS = tuple(field.name for field in fields(Sample))
 
 
 def read_samples(folder: str | Path) -> list[Sample]:
-    """Return the samples of a processed folder, in array order; InputError on a missing or foreign file."""
+    """Return the samples of a processed folder, in array order. Raises InputError for a missing or foreign file."""
     path = Path(folder) / "samples.csv"
     try:
         rows = read_csv(path)
@@ -67,7 +67,7 @@ def read_samples(folder: str | Path) -> list[Sample]:
 
 
 def write_samples(folder: str | Path, samples: Iterable[Sample]) -> None:
-    """Write `samples.csv`, in the given order, which must be that of the arrays."""
+    """Write `samples.csv` in the given order, which must be that of the arrays."""
     rows = (asdict(sample) | {"lesion_fraction": f"{sample.lesion_fraction:.6f}"} for sample in samples)
     write_csv(Path(folder) / "samples.csv", COLUMNS, rows)
 
@@ -75,8 +75,8 @@ def write_samples(folder: str | Path, samples: Iterable[Sample]) -> None:
 def open_arrays(folder: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """Map the arrays of a processed folder into memory, read-only.
 
-    Returns images uint8 (N, H, W, 3) RGB and masks uint8 (N, H, W) of 0 and 1. Raises InputError when one is
-    missing, has another shape or type, or when the two and `samples.csv` differ in length.
+    Returns images uint8 (N, H, W, 3) RGB and masks uint8 (N, H, W) of 0 and 1. Raises InputError if one is
+    missing or has another shape or type, or if the two and `samples.csv` differ in length.
     """
     folder = Path(folder)
     images, masks = _open(folder / "images.npy"), _open(folder / "masks.npy")
@@ -109,14 +109,14 @@ class Processed:
 
 
 def open_folder(folder: str | Path) -> Processed:
-    """Open one processed folder; InputError as `read_samples` and `open_arrays`."""
+    """Open one processed folder. Raises InputError as `read_samples` and `open_arrays` do."""
     return Processed(read_samples(folder), *open_arrays(folder))
 
 
 def open_folders(*folders: str | Path) -> Processed:
     """Open several processed folders as one: the rows of the first, then those of the next.
 
-    Raises InputError when one is damaged or their images differ in size.
+    Raises InputError if one is damaged or their images differ in size.
     """
     parts = [open_folder(folder) for folder in folders]
     shapes = {part.images.shape[1:3] for part in parts}
@@ -131,8 +131,7 @@ def open_folders(*folders: str | Path) -> Processed:
 
 
 class Joined:
-    """Memory-mapped arrays that differ in length only, read as one along the first axis. No row is copied before it is
-    asked for."""
+    """Memory-mapped arrays that differ only in length, read as one along the first axis; rows are copied on request."""
 
     def __init__(self, arrays: Sequence["Rows"]):
         self._arrays = arrays
@@ -144,7 +143,7 @@ class Joined:
         return self.shape[0]
 
     def __getitem__(self, rows: int | np.integer | Sequence[int] | np.ndarray) -> np.ndarray:
-        """The row of a number, or a new array of the rows of a list."""
+        """The row with a number, or a new array of the rows in a list."""
         if isinstance(rows, int | np.integer):
             if not 0 <= rows < len(self):
                 raise IndexError(f"row {rows} of {len(self)}")

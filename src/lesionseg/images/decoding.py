@@ -1,8 +1,8 @@
 """Decoding of images: every common mode and orientation, whole or not at all, no larger than needed.
 
-JPEG can be decoded at 1/2, 1/4 or 1/8 of its size from the low-frequency DCT coefficients alone ("DCT scaling"),
-which skips most of the arithmetic but still reads, and so checks, the whole file. `read_rgb` asks for it where
-the scaled image is still larger than the wanted one, and does the rest with an antialiasing filter.
+JPEG can be decoded at 1/2, 1/4 or 1/8 of its size from the low-frequency DCT coefficients alone ("DCT scaling"), which
+skips most of the arithmetic but still reads, and so checks, the whole file. `read_rgb` uses it if the scaled image is
+still larger than the wanted one, and does the rest with an antialiasing filter.
 """
 
 import io
@@ -19,12 +19,12 @@ from lesionseg.images.header import BYTE_LIMIT, PIXEL_LIMIT, SIDEWAYS, ImageErro
 # cruder: at 1.25 the mean difference from a full decode stays below 0.6 of 255.
 DCT_MARGIN = 1.25
 
-# A progressive JPEG comes in scans, some ten; each costs a pass over all pixels, and may be a few bytes long. libtiff
-# takes as many from a JPEG in a TIFF.
+# A progressive JPEG has about ten scans; each costs a pass over all pixels, and may be only a few bytes long. libtiff
+# has the same limit for a JPEG in a TIFF.
 MOST_SCANS = 100
 START_OF_SCAN = b"\xff\xda"
 
-PAGED_FORMATS = ("TIFF", "GIF", "PNG", "WEBP")  # MPO, a phone's, holds versions of one photograph, the best first
+PAGED_FORMATS = ("TIFF", "GIF", "PNG", "WEBP")  # MPO, of phones, holds versions of one photograph, the best first
 LOSSY_FORMATS = ("JPEG", "MPO", "WEBP")
 
 _TRANSPOSE = {
@@ -47,10 +47,10 @@ class Decoded:
     height: int
     box: tuple[float, float, float, float] | None  # the picture within a DCT-scaled image; None: all of it
     orientation: int  # EXIF, 1 to 8
-    halved: bool = False  # stored with 16 bits a colour, of which Pillow gives the upper 8
+    halved: bool = False  # stored with 16 bits per colour, of which Pillow returns the upper 8
 
     def upright(self, image: Image.Image) -> Image.Image:
-        """Turn `image`, made from this one, as its EXIF orientation says."""
+        """Turn `image`, which was made from this one, as the EXIF orientation says."""
         turn = _TRANSPOSE.get(self.orientation)
         return image if turn is None else image.transpose(turn)
 
@@ -59,15 +59,15 @@ def read_rgb(path: str | Path, size: int | None = None) -> tuple[np.ndarray, tup
     """Decode an image upright as RGB, resized to a square of `size` pixels (None: as it is).
 
     Returns uint8 (size, size, 3), or (height, width, 3), and the native (width, height) after EXIF orientation.
-    Shrinking is antialiased: a triangle filter as wide as the reduction (Pillow's BILINEAR). Alpha is laid on
-    black, 16-bit grey is scaled to 8 bits. Raises ImageError when the file is missing, broken or not an image.
+    Shrinking is antialiased: a triangle filter as wide as the reduction (Pillow's BILINEAR). Transparency is put on
+    black, 16-bit grey is scaled to 8 bits. Raises ImageError if the file is missing, broken or not an image.
     """
     decoded = decode(path, size)
     return rgb(decoded, size), (decoded.width, decoded.height)
 
 
 def rgb(decoded: Decoded, size: int | None = None) -> np.ndarray:
-    """What `read_rgb` returns of an image that was decoded for this `size`: uint8 (height, width, 3)."""
+    """The pixels of an image that was decoded for this `size`, as `read_rgb` returns them: uint8 (height, width, 3)."""
     image = to_rgb(decoded.image)
     if size is not None:
         image = image.resize((size, size), Image.Resampling.BILINEAR, box=decoded.box)
@@ -77,7 +77,7 @@ def rgb(decoded: Decoded, size: int | None = None) -> np.ndarray:
 def decode(path: str | Path, size: int | None = None) -> Decoded:
     """Read and decode the whole file; a JPEG at the smallest DCT scale of at least `DCT_MARGIN` times `size`.
 
-    Raises ImageError when the file is missing, empty, cut off, damaged, no image, or beyond `PIXEL_LIMIT`.
+    Raises ImageError if the file is missing, empty, truncated, damaged, no image, or larger than `PIXEL_LIMIT`.
     """
     data = _read(path)
     image = open_image(io.BytesIO(data))
@@ -86,13 +86,13 @@ def decode(path: str | Path, size: int | None = None) -> Decoded:
     try:
         _check_single(image)
         if image.format in ("JPEG", "MPO") and data.count(START_OF_SCAN) > MOST_SCANS:
-            raise ImageError(f"has more than {MOST_SCANS} scans, the limit here (to take hours?); save it anew")
+            raise ImageError(f"has more than {MOST_SCANS} scans, the limit here (made to take hours?); save it again")
         if size is not None and image.format in ("JPEG", "MPO"):
             wanted = round(DCT_MARGIN * size)
             draft = image.draft(None, (wanted, wanted))
             box = draft[1] if draft else None
         if image.format == "PNG":
-            # Loading a PNG does not look at the checksums of its chunks.
+            # Loading a PNG does not verify the checksums of its chunks.
             open_image(io.BytesIO(data)).verify()
         image.load()
     except (MemoryError, ImageError):
@@ -125,7 +125,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _check_single(image: Image.Image) -> None:
-    """Raise ImageError when another page follows that is no smaller copy of the first, as previews and pyramids are."""
+    """Raise ImageError if another page follows, unless it is a smaller copy, as previews and pyramids are."""
     if image.format not in PAGED_FORMATS:
         return
     size = image.size
@@ -134,12 +134,12 @@ def _check_single(image: Image.Image) -> None:
     except EOFError:
         return
     if image.width >= size[0] and image.height >= size[1]:
-        raise ImageError("has several pages, expected one picture; save the right one as a file of its own")
+        raise ImageError("has several pages, expected one picture; save the right page as a file of its own")
     image.seek(0)
 
 
 def _read(path: str | Path) -> bytes:
-    """The bytes of an image file, unless there are none or too many."""
+    """The bytes of an image file. Raises ImageError if there are none or too many."""
     try:
         status = Path(path).stat()
         length = status.st_size

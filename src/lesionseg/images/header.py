@@ -1,8 +1,8 @@
-"""The one way to open an image, and what its header says: nothing is decoded here.
+"""The one way to open an image and read its header; nothing is decoded here.
 
-A file's name says nothing of its content, and Pillow has parsers for some forty formats, one of which starts
-Ghostscript. Every image is therefore opened by `open_image`, which knows the formats of photographs and masks and no
-others, and looks at the size before anything is decoded.
+A file's name says nothing about its content, and Pillow has parsers for some forty formats, one of which starts
+Ghostscript. So every image is opened by `open_image`, which accepts only the formats of photographs and masks, and
+checks the size before anything is decoded.
 """
 
 import io
@@ -18,15 +18,15 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP")  # a JPEG of several pictures is opened as MPO
 
-# 89 megapixels: what Pillow warns of by default, so that no global setting of it is touched. The largest
+# 89 megapixels: the size that Pillow warns of by default, so no global setting of it is changed. The largest
 # dermoscopy image of ISIC has 30.
 PIXEL_LIMIT = 89_478_485
-# Three channels of 16 bits without compression, and what a header may hold besides.
+# Three uncompressed channels of 16 bits, and room for a header.
 BYTE_LIMIT = 6 * PIXEL_LIMIT + (16 << 20)
 
 LONGEST_EXIF = 1 << 20  # bytes of a PNG's eXIf chunk; a JPEG's has at most 64 KiB
 
-SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
 class ImageError(ValueError):
@@ -34,14 +34,14 @@ class ImageError(ValueError):
 
 
 def open_image(file: str | Path | BinaryIO) -> Image.Image:
-    """Open an image of one of FORMATS, with the size its header claims, its pixels still to be decoded.
+    """Open an image of one of FORMATS without decoding its pixels; its size is what the header claims.
 
-    Raises ImageError when it is of another format, has a damaged header or is beyond PIXEL_LIMIT, and OSError when a
-    path cannot be read.
+    Raises ImageError if it has another format, a damaged header or more pixels than PIXEL_LIMIT, and OSError if a path
+    cannot be read.
     """
     try:
         if isinstance(file, str | Path) and not stat.S_ISREG(os.stat(file).st_mode):
-            raise ImageError("is no file but a directory, a pipe or a device, expected an image file")
+            raise ImageError("is a directory, a pipe or a device, expected an image file")
         image = Image.open(file, formats=FORMATS)
         if image.width * image.height > PIXEL_LIMIT or _tile_pixels(image) > PIXEL_LIMIT:
             image.close()
@@ -65,12 +65,12 @@ def open_image(file: str | Path | BinaryIO) -> Image.Image:
 
 
 def oriented_size(path: Path) -> tuple[int, int] | None:
-    """Return (width, height) in pixels as the image is meant to be seen, None when the header cannot be read."""
+    """Return (width, height) in pixels of the upright image; None if the header cannot be read."""
     try:
         with open_image(path) as image:
             width, height = stored_size(image)
             sideways = orientation(image) in SIDEWAYS
-    except Exception:  # a damaged header, in a dozen kinds; what is wrong, decoding it will say
+    except Exception:  # headers are damaged in many ways; decoding will report it
         return None
     return (height, width) if sideways else (width, height)
 
@@ -83,9 +83,9 @@ def stored_size(image: Image.Image) -> tuple[int, int]:
 
 
 def orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 to 8, of an image as `open_image` gives it.
+    """EXIF orientation, 1 to 8, of an image from `open_image`.
 
-    1 where there is none or the EXIF block is broken, as viewers do.
+    1 if there is none or the EXIF block is broken, as in viewers.
     """
     try:
         if isinstance(image, TiffImageFile):
@@ -93,9 +93,9 @@ def orientation(image: Image.Image) -> int:
         else:
             if isinstance(image, PngImageFile) and "exif" not in image.info and image.fp:
                 image.info["exif"] = _exif_behind_the_pixels(image.fp)
-            # Not the PNG's own method, which decodes all pixels to come to what lies behind them.
+            # Not the PNG's own method, which decodes all pixels to reach what follows them.
             value = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
-    except Exception:  # as broken as EXIF blocks are
+    except Exception:  # EXIF blocks are broken in many ways
         return 1
     return value if value in range(1, 9) else 1
 
@@ -107,7 +107,7 @@ def reason(error: Exception) -> str:
 
 
 def _tile_pixels(image: Image.Image) -> int:
-    """Pixels of one tile of a TIFF: it is decoded whole, however small the image that it is a part of."""
+    """Pixels of one tile of a TIFF, which is decoded whole, however small the image."""
     if not isinstance(image, TiffImageFile):
         return 0
     width, height = (image.tag_v2.get(tag, 0) for tag in (ExifTags.Base.TileWidth, ExifTags.Base.TileLength))
@@ -115,8 +115,7 @@ def _tile_pixels(image: Image.Image) -> int:
 
 
 def _exif_behind_the_pixels(file: IO[bytes]) -> bytes:
-    """The eXIf chunk of a PNG wherever it stands, found by stepping over the others (PNG specification, 11.3);
-    empty where there is none."""
+    """The eXIf chunk of a PNG, found by stepping over the others (PNG specification, 11.3); empty if there is none."""
     position = file.tell()
     try:
         file.seek(8)

@@ -1,17 +1,17 @@
-"""Lesion masks: what counts as black and white, and how a mask shrinks.
+"""Lesion masks: what counts as black and white, and how masks are shrunk.
 
-A mask file is grey, or in colours that are grey; what is transparent counts as black. In this order, it is read as
+A mask file is grey, or in colours that are all grey; transparent pixels count as black. The first rule that fits
+applies:
 
-1. exact: no value but 0 and 255, or, in 16 or 32 bits, 0 and one of 65535, 255 and 1;
-2. 0 and 1: no other value, in a lossless format (in a JPEG, 0 and 1 are two shades of black, refused where they fill
-   areas);
-3. nearly black and white, as JPEG or a smoothing resize leaves it: at least 95 % of the pixels within 32 of 0 or 255,
-   spread over neighbouring values; then lesion is 128 and above.
+1. exact: only 0 and 255, or, in 16 or 32 bits, 0 and one of 65535, 255 and 1;
+2. only 0 and 1, in a lossless format (in a JPEG, 0 and 1 are two shades of black, refused if they fill areas);
+3. nearly black and white, as after JPEG or a smoothing resize: at least 95 % of the pixels within 32 of 0 or 255,
+   spread over neighbouring values; 128 and above is lesion.
 
-Anything else is refused: photographs, probability maps, colours (the index of a palette means nothing, its colour
-does), and label maps. A label map that has 255 among its values, such as 0 background, 1 lesion, 255 to be ignored, is
-also nearly black and white; what tells it from noise is that its values are few and exact, or fill areas. What its
-values stand for is for the user to say: download.labels reads by the values or colours that were named.
+Everything else is refused: photographs, probability maps, colours (in a palette image the colour counts, not the
+index), and label maps. A label map with 255 among its values, such as 0 background, 1 lesion, 255 ignore, is also
+nearly black and white; it differs from noise in that its values are few and exact, or fill areas. The user must say
+what its values stand for: download.labels reads masks by named values or colours.
 """
 
 from pathlib import Path
@@ -24,14 +24,14 @@ from lesionseg.images.decoding import LOSSY_FORMATS, Decoded, ImageError, decode
 
 NOISE = 32  # grey levels from 0 or 255 that still count as black or white
 NEARLY = 0.95  # share of the pixels that must be that close
-FEW = 6  # values in an image that are exact rather than spread: labels, unless they are those of a soft edge
-# A square of one value this wide, in pixels, is an area. Blocks of noise are 8 wide in JPEG, 16 in WebP, which predicts
-# one from the other; no noise is half-way between black and white.
+FEW = 6  # an image with at most this many values has labels, unless they form a soft edge
+# A square of one value and this width, in pixels, is an area. Blocks of noise are 8 wide in JPEG, and 16 in WebP, which
+# predicts one from another; no noise is half-way between black and white.
 AREA, WEBP_AREA, MIDDLE_AREA = 11, 35, 5
-EDGE = 1.5  # pixels that a soft edge of few values has at most, a pixel of the outline
+EDGE = 1.5  # pixels of a soft edge with few values, at most, per pixel of the outline
 
-SHOWN = 6  # values or colours that a refusal lists, the most frequent ones
-NAMED = 64  # values or colours up to which a mask may be one of labels, so that naming them is worth proposing
+SHOWN = 6  # values or colours that a message lists, the most frequent ones
+NAMED = 64  # a mask with at most this many values or colours may hold labels: the message proposes to name them
 
 
 def read_mask(path: str | Path) -> np.ndarray:
@@ -41,16 +41,16 @@ def read_mask(path: str | Path) -> np.ndarray:
 
 
 def binary(decoded: Decoded) -> tuple[Image.Image, int]:
-    """Turn a decoded mask into an upright grey image of 0 and 255 by the rule above, and count its lesion pixels.
+    """Turn a decoded mask into an upright grey image of 0 and 255 by the rules above, and count its lesion pixels.
 
-    Raises ImageError when the mask is not black and white by that rule.
+    Raises ImageError if the mask is not black and white by these rules.
     """
     kind = decoded.image.format
     lossless = kind not in LOSSY_FORMATS
     grey = _grey(decoded.image, lossless)
     if decoded.halved and not grey.getbbox():
         raise ImageError(
-            "has colours of 16 bits, and none of them above 255 of 65535, expected 65535 for white; save it with 8 bits"
+            "has 16-bit colours, none of them above 255 of 65535, expected 65535 for white; save it with 8 bits"
         )
     counts = np.array(grey.histogram())
     used = np.flatnonzero(counts)
@@ -70,9 +70,9 @@ def binary(decoded: Decoded) -> tuple[Image.Image, int]:
 def shrink(mask: Image.Image, size: int) -> np.ndarray:
     """Resize a 0/255 mask to a square of `size` pixels: uint8 (size, size) of 0 and 1.
 
-    A pixel is lesion where at least half of the native pixels whose centres it covers are (to the rounding of 8
-    bits: 127 of 255 and above). A mask smaller than `size` grows by nearest-neighbour; one that is smaller on one axis
-    alone grows linearly there, as its image does, once the other axis has shrunk.
+    A pixel is lesion if at least half of the native pixels whose centres it covers are (rounded to 8 bits: 127 of 255
+    and above). A mask smaller than `size` is enlarged by nearest neighbour; one that is smaller along only one axis is
+    enlarged linearly there, as its image is, after the other axis has been shrunk.
     """
     width, height = mask.size
     mixed = (width < size) != (height < size)
@@ -83,7 +83,7 @@ def shrink(mask: Image.Image, size: int) -> np.ndarray:
 
 
 def visible_colour(image: Image.Image) -> tuple[Image.Image, np.ndarray | None]:
-    """(RGB with black where it is transparent, alpha uint8 (height, width) or None where nothing is transparent)."""
+    """(RGB, black where it is transparent; alpha uint8 (height, width), or None if nothing is transparent)."""
     if "transparency" not in image.info and image.mode not in ("LA", "La", "PA", "RGBA", "RGBa"):
         return to_rgb(image), None
     alpha = np.asarray(image.convert("RGBA").getchannel("A"))
@@ -91,14 +91,14 @@ def visible_colour(image: Image.Image) -> tuple[Image.Image, np.ndarray | None]:
 
 
 def named_colours(image: Image.Image) -> list[tuple[str, int]]:
-    """The colours of an RGB image, as #rrggbb, each with its number of pixels."""
+    """The colours of an RGB image, as #rrggbb, with their numbers of pixels."""
     packed = np.asarray(image, np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
     used, pixels = np.unique(packed, return_counts=True)
     return [(f"#{colour:06x}", count) for colour, count in zip(used.tolist(), pixels.tolist(), strict=True)]
 
 
 def refusal(kind: str, found: list[tuple[str, int]]) -> str:
-    """What to say of a mask that has `found` (value or colour, pixels) and is not black and white."""
+    """The message for a mask that is not black and white, with what was `found`: (value or colour, pixels)."""
     total = sum(pixels for _, pixels in found)
     frequent = sorted(found, key=lambda item: -item[1])[:SHOWN]
     shown = ", ".join(f"{value}: {share(pixels / total)}" for value, pixels in frequent)
@@ -120,7 +120,7 @@ def share(fraction: float) -> str:
 
 
 def _grey(image: Image.Image, lossless: bool) -> Image.Image:
-    """The mask as 8-bit grey. Raises ImageError for colours and for shapes that only the transparency shows."""
+    """The mask as 8-bit grey. Raises ImageError for colours, and for shapes that only the transparency shows."""
     if image.mode.startswith("I") or image.mode == "F":
         return _from_numbers(np.asarray(image))
     if image.mode in ("L", "1") and "transparency" not in image.info:
@@ -160,7 +160,7 @@ def _check_transparency(image: Image.Image, colour: Image.Image, alpha: np.ndarr
 
 
 def _from_numbers(values: np.ndarray) -> Image.Image:
-    """A grey mask of 16 or 32 bits: 0 and one of 1, 255, 65535."""
+    """A grey mask of 16 or 32 bits, of 0 and one of 1, 255, 65535, as 8 bits."""
     used, pixels = np.unique(values, return_counts=True)
     if len(used) > 2 or used[-1] not in (0, 1, 255, 65535) or used[0] not in (0, used[-1]):
         raise ImageError(
@@ -170,16 +170,16 @@ def _from_numbers(values: np.ndarray) -> Image.Image:
 
 
 def _has_labels(values: np.ndarray, used: np.ndarray, lossless: bool, area: int) -> bool:
-    """Whether a nearly black and white image holds exact values that stand for something, and not noise.
+    """Whether a nearly black and white image holds labels, exact values that stand for something, and not noise.
 
-    `values` uint8 (height, width); `used` the values in it, increasing; `area` the width of an area of one value.
+    `values` is uint8 (height, width), `used` are the values in it, increasing, `area` is the width of an area.
     """
     between = used[(used > 0) & (used < 255)]
     dark, bright = between[between <= NOISE], between[between >= 255 - NOISE]
     middle = between[(between > NOISE) & (between < 255 - NOISE)]
     if lossless:
         if not len(middle) and not (len(dark) and len(bright)):
-            return True  # what noise does to black it does to white
+            return True  # noise would affect black and white alike
         if len(used) <= FEW:
             bright_side = values >= 128
             outline = sum(np.count_nonzero(np.diff(bright_side, axis=axis)) for axis in (0, 1))
@@ -193,6 +193,6 @@ def _has_labels(values: np.ndarray, used: np.ndarray, lossless: bool, area: int)
 
 def _areas(values: np.ndarray, side: int) -> np.ndarray:
     """The values that fill a square of `side` pixels, an odd number, somewhere."""
-    inside = slice(side // 2, -(side // 2))  # beyond it the filters continue the image by its reflection
+    inside = slice(side // 2, -(side // 2))  # outside it the filters reflect the image
     flat = minimum_filter(values, side) == maximum_filter(values, side)
     return np.unique(values[inside, inside][flat[inside, inside]])

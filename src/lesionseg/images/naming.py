@@ -16,9 +16,9 @@ _EXTENSION = re.compile(rf"({'|'.join(map(re.escape, EXTENSIONS))})$", re.IGNORE
 
 
 def ids_of_mask(stem: str, ending: re.Pattern | None = None) -> list[str]:
-    """The ids that a mask of this name, without extension, may be of, the likeliest first; none if no mask's name.
+    """The ids that a mask of this name (without extension) may belong to, the likeliest first; none if it is no mask's.
 
-    `ending` is one more to look for; its first group is the id.
+    `ending` is one more pattern to try; its first group is the id.
     """
     found = []
     for pattern in (ending, _ENDING, _LONG_ENDING):
@@ -33,11 +33,11 @@ def ids_of_mask(stem: str, ending: re.Pattern | None = None) -> list[str]:
 
 
 def without_extension(name: str) -> list[str]:
-    """The name that a mask has of its image's file, as in `a.jpg_mask`: without that extension; none without one."""
+    """The name without an image extension, as in masks called `a.jpg_mask`; empty if it has none."""
     plain = _EXTENSION.sub("", name)
     return [plain] if plain not in (name, "") else []
 
 
 def is_numbered(stem: str) -> bool:
-    """Whether a mask's name says that it is one of several of an image, as `a_mask_0`."""
+    """Whether a mask's name says that it is one of several for an image, as `a_mask_0` does."""
     return any(match[2] for match in (_ENDING.match(stem), _LONG_ENDING.match(stem)) if match)

@@ -1,4 +1,4 @@
-"""One picture of the data set: samples with the outlines of their masks."""
+"""One picture of the data set: samples with their masks outlined."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ TITLE = 48
 COLUMNS, ROWS = 6, 3
 OUTLINE = (0, 255, 120)
 LIMIT = 240_000  # bytes of the file: git keeps every version of it
-COLOURS = (256, 128, 64, 32, 16)  # palette sizes tried until the file is below the limit
+COLOURS = (256, 128, 64, 32, 16)  # palette sizes, tried until the file is small enough
 
 
 def contact_sheet(images: Rows, masks: Rows, samples: Sequence[Sample]) -> Image.Image:
@@ -44,7 +44,7 @@ def contact_sheet(images: Rows, masks: Rows, samples: Sequence[Sample]) -> Image
 
 
 def _fitting(words: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """One line as wide as a tile; of a long one the middle is left out: ids differ at their ends."""
+    """One line as wide as a tile; long ones lose their middle, as ids differ at their ends."""
     words, letters = " ".join(words.split()), len(words)
     short = words
     while font.getlength(short) > TILE - 8 and letters > 2:
@@ -64,7 +64,7 @@ def outlined(image: np.ndarray, mask: np.ndarray, size: int) -> Image.Image:
 
 
 def save_png(picture: Image.Image, path: str | Path) -> None:
-    """Save with the largest palette that keeps the file below `LIMIT`, or else the smallest."""
+    """Save with the largest palette that keeps the file below `LIMIT`, else the smallest."""
     with atomic(path) as temporary:
         for colours in COLOURS:
             palette = picture.quantize(colours, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)

@@ -1,7 +1,7 @@
 """From checked pairs to the processed data set: arrays on disk, duplicate groups, splits that do not leak.
 
-What is trained on and what is only evaluated go into two folders. The first depends on the training pairs alone: a
-held-out set that is added, changed or removed never changes what the network is trained on.
+What is trained on and what is only evaluated go into two folders. The first depends on the training pairs alone, so
+adding, changing or removing a held-out set never changes what the network is trained on.
 """
 
 from collections import defaultdict
@@ -28,7 +28,7 @@ HELD_OUT_SUBSETS = {  # subset of the manifest -> split
     "external": "external",
     "given_test": "test",
 }
-DIVIDED, GIVEN_VAL = "training", "given_val"  # subsets whose pairs are trained on or watched while training
+DIVIDED, GIVEN_VAL = "training", "given_val"  # subsets whose pairs are trained on, or monitored during training
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Settings:
     validation_fraction: float  # of the training pairs, in (0, 1)
     test_fraction: float = 0.0  # of the training pairs, in [0, 1)
     seed: int = 0
-    drop_invalid: bool = False  # leave out pairs that cannot be used, instead of refusing all
-    duplicate_distance: int | None = 64  # differing hash bits of near-duplicates; None: identical bytes only
+    drop_invalid: bool = False  # leave out unusable pairs instead of refusing the data set
+    duplicate_distance: int | None = 64  # hash bits in which near-duplicates may differ; None: identical files only
 
 
 @dataclass(frozen=True)
@@ -65,17 +65,17 @@ class Duplicate:
 
 @dataclass(frozen=True)
 class DataSet:
-    """What was written: the samples of both folders, sorted by id, and what was found on the way."""
+    """The result: the samples of both folders, sorted by id, and what was found on the way."""
 
     samples: list[Sample]
     dropped: list[Dropped]
-    duplicates: list[Duplicate]  # among all valid pairs, the dropped ones included
-    warnings: list[str] = field(default_factory=list)  # what may be wrong with the data as a whole
+    duplicates: list[Duplicate]  # among all valid pairs, including dropped ones
+    warnings: list[str] = field(default_factory=list)  # about possible mistakes in the data as a whole
 
 
 @dataclass(frozen=True)
 class _ValidPair:
-    """A valid pair and what was read of it."""
+    """A valid pair and what was measured on it."""
 
     pair: Pair
     width: int
@@ -94,12 +94,12 @@ def process(
     """Write `images.npy`, `masks.npy` and `samples.csv` into two existing `folders`, `trained` and `held_out` (see
     formats.processed).
 
-    `pairs` are sorted by id. Those of the training subset are divided into train, val and test; train and val go to
-    `trained`, all else to `held_out`. An external pair that shows the same picture as a training one is left out;
-    an official set stays as published, and so do a validation and a test set that the user's data came divided into.
-    `links` are pairs of ids that belong to one group, such as two photographs of a lesion: they stay on one side like
-    duplicates. Raises InputError with every invalid pair unless `drop_invalid`, and when nothing is left to split or
-    the masks as a whole cannot be right.
+    `pairs` are sorted by id. Those of the training subset are split into train, val and test; train and val go to
+    `trained`, everything else to `held_out`. An external pair that shows the same picture as a training pair is left
+    out; official sets stay as published, and so do validation and test sets that the user's data came with. `links`
+    are pairs of ids of one group, such as two photographs of a lesion, which stay on one side like duplicates. Raises
+    InputError with every invalid pair unless `drop_invalid`, and if nothing is left to split or the masks as a whole
+    cannot be right.
     """
     trained, held_out = folders
     size = settings.size
@@ -161,8 +161,8 @@ def process(
     if leaking:
         warnings.append(
             f"{len(leaking)} external pairs are left out, as they show the picture, lesion or patient of a training "
-            "image; the table of dropped pairs lists them; where a name in groups.csv means another patient in each "
-            "of the two folders, rename it"
+            "image; data/summary/dropped.csv lists them; if a name in groups.csv stands for different patients in the "
+            "two folders, rename one"
         )
     return DataSet(samples, sorted(dropped, key=lambda item: item.pair.id), _by_id(valid, found), warnings)
 
@@ -170,16 +170,16 @@ def process(
 def _duplicates(
     pairs: Sequence[Pair], thumbnails: np.ndarray, described: np.ndarray, distance: int | None
 ) -> list[Match]:
-    """Identical files, and among what differs near-duplicates and other views of one picture."""
+    """Identical files, and among the others near-duplicates and other views of one picture."""
     same = duplicates.identical([pair.image_sha256 for pair in pairs])
     matches = [Match(first, second, 0, 1.0) for first, second in same]
     if distance is not None:
-        # One of each set of identical files stands for all: else a thousand copies are half a million near pairs.
+        # One file stands for all identical ones: a thousand copies would be half a million near pairs.
         unique = np.setdiff1d(np.arange(len(pairs)), [second for _, second in same])
         near = duplicates.near_duplicates(thumbnails, distance, unique)
         known = {(match.first, match.second) for match in near}
         inside = np.array([pair.subset in (DIVIDED, GIVEN_VAL) for pair in pairs])
-        # First among themselves, so that nothing held out changes which of those to train on belong together.
+        # Training pairs among themselves first, so that held-out ones do not change their groups.
         other = views.find(described, unique[inside[unique]])
         if not inside.all():
             other += [match for match in views.find(described, unique) if not inside[list(match[:2])].all()]
@@ -193,14 +193,14 @@ def _duplicates(
 
 
 def _as_matches(valid: Sequence[_ValidPair], links: Iterable[tuple[str, str]]) -> list[Match]:
-    """Links between ids as matches between rows; those of pairs that are not there are left out."""
+    """Links between ids as matches between rows; links to missing pairs are left out."""
     row = {one.pair.id: number for number, one in enumerate(valid)}
     ends = (sorted((row[one], row[other])) for one, other in links if one in row and other in row)
     return [Match(first, second, 0, 1.0) for first, second in ends]
 
 
 def _crossing(samples: Sequence[Sample], groups: Sequence[str]) -> list[str]:
-    """A line when groups lie on both sides of a split that came with the data; it stays all the same."""
+    """A warning if groups cross a split that came with the data, which is not changed."""
     sides = defaultdict(set)
     for sample, group in zip(samples, groups, strict=True):
         if sample.split in ("train", "val", "test"):
@@ -221,7 +221,7 @@ def _groups(valid: Sequence[_ValidPair], matches: Sequence[Match]) -> list[str]:
 
 
 def _leaking(valid: Sequence[_ValidPair], matches: Sequence[Match]) -> dict[int, Dropped]:
-    """The external pairs whose picture is also among the training pairs, by row."""
+    """The external pairs whose group has a training pair, by row."""
     groups = _groups(valid, matches)
     training: dict[str, Pair] = {}
     for one, group in zip(valid, groups, strict=True):
@@ -239,7 +239,7 @@ def _leaking(valid: Sequence[_ValidPair], matches: Sequence[Match]) -> dict[int,
 
 
 def _samples(valid: Sequence[_ValidPair], matches: Sequence[Match], settings: Settings) -> list[Sample]:
-    """The sample of each valid pair. Splits and groups of what is trained on depend on nothing that is held out."""
+    """The sample of each valid pair. Splits and groups of training pairs do not depend on held-out ones."""
     training = [row for row, one in enumerate(valid) if one.pair.subset in (DIVIDED, GIVEN_VAL)]
     place = {row: index for index, row in enumerate(training)}
     within = [
@@ -270,7 +270,7 @@ def _samples(valid: Sequence[_ValidPair], matches: Sequence[Match], settings: Se
 
 
 def _by_id(valid: Sequence[_ValidPair], matches: Sequence[Match]) -> list[Duplicate]:
-    """The matches with the ids in place of the indices."""
+    """The matches with ids in place of indices."""
     found = []
     for match in matches:
         first, second = valid[match.first].pair, valid[match.second].pair

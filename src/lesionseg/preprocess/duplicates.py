@@ -2,18 +2,18 @@
 
 The hash is a pHash of 255 bits: the signs of the 16×16 lowest DCT coefficients, without the mean, of a 32×32 grey
 thumbnail (Zauner 2010, "Implementation and benchmarking of perceptual image hash functions", with more bits).
-Signs do not change with brightness or contrast and hardly with resizing or JPEG compression. The usual 64 bits
-do not do here: dermoscopy images look alike, a dark blob in the middle of bright skin, and different lesions come
-within 3 bits of each other while real near-duplicates differ by up to 11. With 255 bits, 58 was the smallest
-distance between different lesions among 1,000 real images.
+Signs do not change with brightness or contrast, and hardly with resizing or JPEG compression. The usual 64 bits are
+too few here: dermoscopy images look alike, a dark blob in the middle of bright skin, and different lesions come within
+3 bits of each other while real near-duplicates differ by up to 11. With 255 bits, the smallest distance between
+different lesions among 1,000 real images was 58.
 
-Every pair within the wanted distance is then confirmed by comparing the thumbnails themselves, each pixel relative
-to the mean and the deviation around it, so that the fine structure counts and not the blob; at the best of the
-small shifts, since a second photograph is never framed quite alike.
+Every pair within the distance is then confirmed by comparing the thumbnails themselves, each pixel relative to the
+mean and deviation around it, so that the fine structure counts and not the blob; at the best of several small shifts,
+since a second photograph is never framed exactly alike.
 
-All hashes are compared with all others, exactly, in blocks: a block is one matrix product of signs, and its entry
-is 255 - 2·(Hamming distance). Banding (multi-index hashing) saves nothing at this radius: a quarter of the bits may
-differ, so that no band of useful length is sure to agree.
+All hashes are compared with all others, exactly, in blocks: a block is one matrix product of signs, whose entries are
+255 - 2·(Hamming distance). Banding (multi-index hashing) saves nothing at this radius: a quarter of the bits may
+differ, so no band of useful length is sure to agree.
 """
 
 from collections.abc import Iterable, Sequence
@@ -29,7 +29,7 @@ from scipy.sparse.csgraph import connected_components
 SIDE = 32  # of the thumbnail, pixels
 FREQUENCIES = 16  # of the DCT, along each axis
 BITS = FREQUENCIES**2 - 1
-CONFIRM = 0.68  # correlation of the fine structure from which on two pictures are the same
+CONFIRM = 0.68  # correlation of the fine structure; at or above it two pictures are the same
 SHIFT = 2  # largest shift tried, in thumbnail pixels
 BLOCK = 4096  # hashes compared at a time: 64 MB for the products
 
@@ -45,13 +45,13 @@ class Match:
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
-    """uint8 RGB (H, W, 3) -> uint8 grey (32, 32), what two images are compared by."""
+    """uint8 RGB (H, W, 3) -> uint8 grey (32, 32), by which images are compared."""
     grey = Image.fromarray(image).convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
     return np.asarray(grey)
 
 
 def hashes(thumbnails: np.ndarray) -> np.ndarray:
-    """uint8 (N, 32, 32) -> bool (N, 255): signs of the low DCT coefficients. In blocks: `thumbnails` may be mapped."""
+    """uint8 (N, 32, 32) -> bool (N, 255): signs of the low DCT coefficients. `thumbnails` may be memory-mapped."""
     parts = [np.empty((0, BITS), bool)]
     for start in range(0, len(thumbnails), BLOCK):
         block = np.asarray(thumbnails[start : start + BLOCK], np.float32)
@@ -61,7 +61,7 @@ def hashes(thumbnails: np.ndarray) -> np.ndarray:
 
 
 def hash_distance(thumbnails: np.ndarray, first: int, second: int) -> int:
-    """The differing bits of two images' hashes."""
+    """The number of differing bits of two images' hashes."""
     left, right = hashes(thumbnails[[first, second]])
     return int(np.count_nonzero(left != right))
 
@@ -106,7 +106,7 @@ def near_duplicates(thumbnails: np.ndarray, distance: int, among: np.ndarray | N
 def structure_correlation(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Correlation of the fine structure of thumbnails, pair by pair: uint8 (K, 32, 32) twice -> float (K,).
 
-    The best over shifts of up to 2 pixels each way; 0 where a picture has no structure.
+    The highest over shifts of up to 2 pixels each way; 0 where a picture has no structure.
     """
     left, right = structure(left), structure(right)
     best = np.zeros(len(left), np.float32)
@@ -134,7 +134,7 @@ def identical(digests: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def groups(count: int, links: Iterable[tuple[int, int]]) -> np.ndarray:
-    """Connected components of `count` images under `links`: int (count,), the smallest index of each one's group."""
+    """Connected components of `count` images under `links`: int (count,), the smallest index in each image's group."""
     links = np.array(list(links), np.int64).reshape(-1, 2)
     graph = coo_array((np.ones(len(links), bool), (links[:, 0], links[:, 1])), shape=(count, count))
     _, label = connected_components(graph, directed=False)

@@ -1,4 +1,4 @@
-"""One image-mask pair: decoded once, checked in full, shrunk to the network's size."""
+"""One image-mask pair: decoded once, fully checked, shrunk to the network's size."""
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -16,8 +16,8 @@ from lesionseg.images.masks import binary, shrink
 from lesionseg.preprocess.duplicates import thumbnail
 from lesionseg.preprocess.views import describe
 
-BLACK = 16  # of 255: what 12 bits look like in 16; no photograph is so dark
-PAIRS_A_PROCESS = 32  # the start of a process, about half a second, is worth it from here on
+BLACK = 16  # of 255: as bright as 12-bit values stored in 16 bits get; no photograph is so dark
+PAIRS_A_PROCESS = 32  # for fewer, starting another process (half a second) is not worth it
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class ReadPair:
     width: int  # native size, upright
     height: int
     lesion_fraction: float  # of the native mask
-    filling: float  # the lesion's share of the rectangle around it, 0 where there is none
-    turned: bool = False  # EXIF turns image and mask differently, and the sizes do not tell whether that is right
+    filling: float  # the lesion's share of its bounding box, 0 without lesion
+    turned: bool = False  # EXIF turns image and mask differently, and the sizes do not show whether that is right
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ def read_pairs(
 ) -> Iterator[ReadPair | BadPair]:
     """Read and check pairs in parallel, in the given order, each file decoded exactly once.
 
-    `files` are (image, mask) paths relative to `raw`; `workers` processes (None: one a core). Memory is bounded by
-    the workers, not by the number of pairs. Processes, because Pillow holds the interpreter lock while it opens a
-    file or counts grey values: with threads, many small images would share one core.
+    `files` are (image, mask) paths relative to `raw`; `workers` is the number of processes (None: one per core).
+    Memory is bounded by the workers, not by the number of pairs. Processes rather than threads, because Pillow holds
+    the interpreter lock while it opens a file or counts grey values: many small images would share one core.
     """
     workers = worker_count(workers)
     workers = min(workers, 1 + len(files) // PAIRS_A_PROCESS)
@@ -63,7 +63,7 @@ def _read(raw: Path, size: int, files: tuple[str, str]) -> ReadPair | BadPair:
 def read_pair(raw: Path, image: str, mask: str, size: int) -> ReadPair | BadPair:
     """Read and check one pair: both files whole and readable, the same size, the image not black, the mask binary."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="PIL")  # broken EXIF blocks and the like; what matters is raised
+        warnings.filterwarnings("ignore", module="PIL")  # about broken EXIF blocks and the like; what matters is raised
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         return _read_pair(raw, image, mask, size)
 
@@ -107,14 +107,14 @@ def _photograph(path: Path, size: int) -> tuple[Decoded, np.ndarray]:
     pixels = rgb(decoded, size)
     if (brightest := int(pixels.max())) <= BLACK:
         raise ImageError(
-            f"is all but black, its brightest value is {brightest} of 255, expected a photograph; values of 12 bits in "
-            "a file of 16 look so: scale them to the full range"
+            f"is nearly black, its brightest value is {brightest} of 255, expected a photograph; 12-bit values in a "
+            "16-bit file look like that: scale them to the full range"
         )
     return decoded, pixels
 
 
 def _lesion(path: Path) -> tuple[Decoded, Image.Image, int]:
-    """The decoded mask, the same as an upright image of 0 and 255, and its lesion pixels. Raises ImageError."""
+    """The decoded mask, the mask as an upright image of 0 and 255, and its lesion pixels. Raises ImageError."""
     decoded = decode(path)
     return decoded, *binary(decoded)
 

@@ -1,8 +1,8 @@
-"""Whether the masks of a whole data set can be what they seem: some mistakes show in no single file.
+"""Whether the masks of a whole data set are plausible: some mistakes do not show in a single file.
 
-A lesion lies within its photograph. A mask whose rim is lesion and whose middle is not is inverted, an outline that was
-never filled, or a rare lesion: 1 of 1,000 among centre crops of ISIC 2018, none of 2,000 whole photographs. Masks that
-are all empty or all full come of an export gone wrong. Outlines leave most of the rectangle around them empty.
+A lesion lies within its photograph. A mask with lesion along its rim and none in the middle is inverted, an outline
+that was never filled, or a rare lesion: 1 of 1,000 among centre crops of ISIC 2018, none of 2,000 whole photographs.
+Masks that are all empty or all full come from a failed export. Outlines leave most of their bounding box empty.
 """
 
 from collections.abc import Sequence
@@ -12,22 +12,20 @@ import numpy as np
 
 from lesionseg.preprocess.pairs import ReadPair
 
-RIM = 16  # the rim is a sixteenth of the image wide on each side
-INVERTED = 0.5  # of the rim, a mask that may be inverted has at least this share as lesion
-FULL = 0.99  # of the image, a full mask has at least this share as lesion
-HOLLOW = 0.25  # of the rectangle around it, an outline that was never filled has less; of 3,000 lesions none has
-MANY = (
-    0.5  # beyond this share of the masks, a warning says how many are empty, full or hollow; inverted ones are refused
-)
-NEARLY_ALL = 0.9  # beyond this share of the drawn masks, full ones are refused
+RIM = 16  # the rim is 1/16 of the image wide on each side
+INVERTED = 0.5  # at least this share of the rim is lesion in a mask that may be inverted
+FULL = 0.99  # at least this share of the image is lesion in a full mask
+HOLLOW = 0.25  # an outline that was never filled covers less of its bounding box; none of 3,000 lesions does
+MANY = 0.5  # if more than this share of the masks are empty, full or hollow, there is a warning; inverted: an error
+NEARLY_ALL = 0.9  # more than this share of full masks among the drawn ones is an error
 SHOWN = 5  # ids in a message
 
 
 @dataclass
 class MaskSet:
-    """What was seen of the masks, one after another."""
+    """Collects what is suspicious about the masks."""
 
-    may_be_empty: bool = False  # a set to evaluate on may show healthy skin alone, a set to train on cannot
+    may_be_empty: bool = False  # a set to evaluate on may show only healthy skin, a set to train on may not
     total: int = 0
     empty: list[str] = field(default_factory=list)  # ids
     full: list[str] = field(default_factory=list)
@@ -36,7 +34,7 @@ class MaskSet:
     turned: list[str] = field(default_factory=list)
 
     def add(self, name: str, pair: ReadPair) -> None:
-        """Look at one mask, under its id."""
+        """Check one mask; `name` is its id."""
         self.total += 1
         if pair.lesion_fraction == 0:
             self.empty.append(name)
@@ -50,16 +48,14 @@ class MaskSet:
             self.turned.append(name)
 
     def problems(self) -> list[str]:
-        """What cannot be right."""
+        """What must be a mistake, in a line each."""
         drawn = self.total - len(self.empty)
         if self.total and not drawn and not self.may_be_empty:
-            return [
-                f"all {self.total} masks are empty, expected lesion in white; see what they hold and export them again"
-            ]
+            return [f"all {self.total} masks are empty, expected white lesions; check and export them again"]
         if len(self.full) > NEARLY_ALL * drawn:
             return [
                 f"{len(self.full)} of {drawn} masks are lesion all over ({_some(self.full)}), expected background too; "
-                "see what they hold and export them again"
+                "check and export them again"
             ]
         if len(self.inverted) > MANY * drawn:
             return [
@@ -70,7 +66,7 @@ class MaskSet:
         return []
 
     def warnings(self) -> list[str]:
-        """What may be right, in a line each."""
+        """What may be a mistake, in a line each."""
         said = []
         for kind, names in (("empty", self.empty), ("lesion all over", self.full)):
             if len(names) > MANY * self.total:
@@ -87,9 +83,8 @@ class MaskSet:
             )
         if self.turned:
             said.append(
-                f"{len(self.turned)} images and their masks are not turned alike by their EXIF orientations; the sizes "
-                "do not tell whether the masks were drawn on the picture as it is seen, as is assumed here "
-                f"({_some(self.turned)}); look at them"
+                f"{len(self.turned)} images and their masks have different EXIF orientations ({_some(self.turned)}); "
+                "the masks are taken as drawn on the upright picture, which the sizes cannot confirm; look at them"
             )
         return said
 

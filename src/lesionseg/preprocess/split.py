@@ -2,19 +2,19 @@
 
 The rule, for `validation_fraction` f and N images in groups:
 
-- The target is round(f·N) validation images, at least 1 and at most N - 1. It is met to within a group's size, and
-  exactly where enough images are their own group.
-- The groups, sorted by mean lesion fraction, are cut into five strata of about as many images, and each stratum
-  gives its share of the target, so that both sides have small and large lesions alike.
-- Within a stratum the groups are ranked by SHA-256 of "<seed>:<group>", and the first fill the share.
+- The target is round(f·N) validation images, at least 1 and at most N - 1. It is met to within the size of a group, and
+  exactly if enough images are groups of their own.
+- The groups, sorted by mean lesion fraction, are cut into five strata with about equally many images, and each stratum
+  contributes its share of the target, so that both sides have small and large lesions alike.
+- Within a stratum the groups are ranked by SHA-256 of "<seed>:<group>", and the first ones fill the share.
 
-So the split depends on the ids, the groups and the lesion fractions, never on the order of files. And it is stable:
-a group's rank is its own, whatever else is in the data set, and the groups of rank below about f are validation in
-every stratum and at every size of the data set. When images are added (a raised `download.limit`), only those near
-the border change sides, about 2 of 100, where a fresh shuffle would change 2·f·(1 - f), 32 of 100.
+So the split depends on the ids, the groups and the lesion fractions, never on the order of files. And it is stable: a
+group's rank does not depend on the other groups, and those with a rank below about f are validation in every stratum
+and at every size of the data set. When images are added (a larger `download.limit`), only groups near that limit change
+sides, about 2 of 100 images; a fresh shuffle would change 2·f·(1 - f), 32 of 100.
 
-A test set is chosen by the same rule from what validation leaves: the validation images are the same with a test set
-as without, only training gives images away.
+A test set is chosen by the same rule from what validation leaves: with or without it the validation images are the
+same, and only the training images become fewer.
 """
 
 import hashlib
@@ -36,8 +36,8 @@ def choose_splits(
 ) -> list[str]:
     """The split of each image, `train`, `val` or `test`, the same within a group; the fractions are of all images.
 
-    A validation fraction of 0 chooses none: there is a validation set already. Raises InputError when there are not
-    enough groups for the splits asked for.
+    A validation fraction of 0 chooses none, as there is a validation set already. Raises InputError if there are too
+    few groups for the splits.
     """
     validation = np.zeros(len(groups), bool)
     if validation_fraction:
@@ -61,7 +61,7 @@ def choose_validation(
 ) -> np.ndarray:
     """Choose the validation images: bool (N,), True for validation, the same within a group.
 
-    `groups` names each image's duplicate group. Raises InputError when there are not two groups to divide.
+    `groups` names each image's duplicate group. Raises InputError if there are not at least two.
     """
     names, member, sizes = np.unique(np.asarray(groups, str), return_inverse=True, return_counts=True)
     if len(names) < 2:
@@ -78,7 +78,7 @@ def choose_validation(
     shares = _shares([sizes[stratum].sum() for stratum in strata], target, seed)
     for stratum, share in zip(strata, shares, strict=True):
         _fill(chosen, stratum[np.argsort(rank[stratum])], sizes, share)
-    # A stratum whose next group was too large for what was left of its share leaves some to the others.
+    # If a stratum's next group is too large for the rest of its share, the other strata make up for it.
     missing = target - sizes[chosen].sum()
     _fill(chosen, np.flatnonzero(~chosen)[np.argsort(rank[~chosen])], sizes, missing)
     if not chosen.any():
@@ -87,13 +87,13 @@ def choose_validation(
 
 
 def _rank(name: str, seed: int) -> float:
-    """A number in [0, 1), uniform over names, of 52 bits so that a float holds it exactly."""
+    """A number in [0, 1), uniform over names, with 52 bits so that a float holds it exactly."""
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
     return (int.from_bytes(digest[:8], "big") >> 12) / 2**52
 
 
 def _strata(fractions: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
-    """Cut the groups, sorted by lesion fraction, into STRATA parts of about as many images: their indices."""
+    """The indices of the groups, sorted by lesion fraction, in STRATA parts with about equally many images."""
     order = np.argsort(fractions, kind="stable")
     middle = np.cumsum(sizes[order]) - sizes[order] / 2
     part = (middle / sizes.sum() * STRATA).astype(int)
@@ -111,7 +111,7 @@ def _shares(totals: Sequence[int], target: int, seed: int) -> list[int]:
 
 
 def _fill(chosen: np.ndarray, ranked: np.ndarray, sizes: np.ndarray, share: int) -> None:
-    """Choose from the ranked groups, in order, each that still fits into the share."""
+    """Choose, in order of rank, every group that still fits into the share."""
     for group in ranked:
         if share <= 0:
             return

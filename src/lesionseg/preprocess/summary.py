@@ -46,7 +46,7 @@ def summarize(data: DataSet) -> dict:
 
 
 def headline(summary: dict) -> dict:
-    """The few numbers of a summary that a person compares between runs."""
+    """The few numbers of a summary that people compare between runs."""
     return {
         "images": {name: split["images"] for name, split in summary["splits"].items()},
         "duplicate_groups": summary["duplicates"]["groups"],
@@ -72,7 +72,7 @@ def duplicate_rows(data: DataSet) -> Iterator[dict]:
 
 
 def _shared(data: DataSet) -> int:
-    """Held-out images that show the same picture as one trained on: official sets stay as published."""
+    """The pairs of a held-out and a training image that show the same picture: official sets stay as published."""
     split = {sample.id: sample.split for sample in data.samples}
     ends = ((split.get(pair.id), split.get(pair.other)) for pair in data.duplicates)
     return sum(1 for one, other in ends if one and other and (one in TRAINED) is not (other in TRAINED))

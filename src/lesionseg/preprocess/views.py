@@ -2,14 +2,14 @@
 
 Each image is described by its strongest local features (SIFT, Lowe 2004, doi 10.1023/B:VISI.0000029664.99615.94; square
 roots of the normalised histograms as in Arandjelović and Zisserman 2012, doi 10.1109/CVPR.2012.6248018). SIFT does not
-change with zoom, shift and turn; a mirrored feature is the same numbers in another order, and of the two orders the
-one is kept that a fixed rule prefers, so that mirrored copies have equal features too.
+change with zoom, shift and rotation. A mirrored feature has the same numbers in another order; of the two orders a
+fixed rule selects one, so that mirrored copies have equal features too.
 
-Two images are compared when several of their features fall into the same cells of locality-sensitive hash tables
-(signs of fixed random projections), which is found by sorting, not by comparing all with all; and each with the few
-alone that share the most cells with it, so that the work grows with the images and not with their pairs. Where the
-features of both then agree on one zoom, turn and shift, the narrower picture is compared with that part of the wider
-one, by the fine structure of thumbnails in most of nine blocks: equal vignettes, rulers or hairs are not enough.
+Two images are compared if several of their features fall into the same cells of locality-sensitive hash tables (signs
+of fixed random projections), which sorting finds without comparing all pairs; and each image only with the few that
+share most cells with it, so that the work grows with the images and not with their pairs. If the features of both then
+agree on one zoom, rotation and shift, the narrower picture is compared with that part of the wider one, by the fine
+structure of thumbnails in most of nine blocks: equal vignettes, rulers or hairs are not enough.
 """
 
 from collections.abc import Sequence
@@ -21,30 +21,30 @@ from scipy.ndimage import maximum_filter
 
 from lesionseg.preprocess.duplicates import SIDE, structure
 
-SIZE = 128  # pixels of the square that features are looked for in
+SIZE = 128  # pixels: side of the square in which features are detected
 FEATURES = 32  # of an image, the strongest
 WIDE = 64  # pixels of the thumbnail that the narrower picture is cut out of
 VALUES = 128  # of a feature
 ROW = WIDE * WIDE + FEATURES * (VALUES + 2)  # bytes that describe an image: thumbnail, features, their places
 
 TABLES, BITS = 8, 32  # hash tables, and projections of each
-CROWD = 24  # features in a cell at most that are compared with one another; fuller cells hold spots and hairs
+CROWD = 24  # features in a cell, at most; fuller cells hold spots and hairs and are ignored
 VOTES = 4  # shared cells that make two images worth comparing
-BEST = 10  # images of most shared cells that one is compared with
+BEST = 10  # an image is compared with this many that share most cells with it
 BLOCK = 1024  # images whose cells are computed at a time
-ALIKE = 0.9  # scalar product of two features that may be the same, 1 for equal ones
-AGREEING = 4  # features that must agree on a zoom, turn and shift
+ALIKE = 0.9  # least scalar product of two matching features; 1: equal
+AGREEING = 4  # features that must agree on a zoom, rotation and shift
 TOLERANCE = 4  # pixels of SIZE within which they agree
 ZOOM = 2.5  # largest zoom
 SKEW = 1.15  # largest stretch of one direction against the other
-BLACK = 20  # grey level up to which a pixel is black: what is around a lens, darker than any lesion
-MARGIN = 4  # pixels around the black that count as black, as its edge is the strongest structure there is
-CONFIRM = 0.7  # correlation of the fine structure; among 3,000 lesions of one picture 0.75 at least, else 0.66 at most
+BLACK = 20  # pixels up to this grey level belong to the frame of the lens; every lesion is lighter
+MARGIN = 4  # pixels around the black that count as black too, as its edge is the strongest structure
+CONFIRM = 0.7  # correlation of the fine structure; among 3,000 lesions at least 0.75 for one picture, else at most 0.66
 
 _MIRRORED = np.arange(VALUES).reshape(4, 4, 8)[::-1, :, -np.arange(8) % 8].reshape(-1)
 _PREFERENCE = np.random.default_rng(0).normal(size=VALUES).astype(np.float32)
 _PROJECTIONS = np.random.default_rng(1).normal(size=(VALUES, TABLES * BITS)).astype(np.float32)
-_PROJECTIONS -= _PROJECTIONS.mean(0)  # what all features have in common does not count
+_PROJECTIONS -= _PROJECTIONS.mean(0)  # so that what all features have in common does not count
 
 
 def describe(image: np.ndarray) -> np.ndarray:
@@ -69,7 +69,7 @@ def describe(image: np.ndarray) -> np.ndarray:
 def find(rows: np.ndarray, among: Sequence[int] | np.ndarray) -> list[tuple[int, int, float]]:
     """(first, second, correlation of the fine structure) of images that show the same picture.
 
-    `rows` uint8 (N, ROW), which may be mapped; `among` are the indices to look at, increasing.
+    `rows` is uint8 (N, ROW) and may be memory-mapped; `among` are the indices to look at, increasing.
     """
     chosen = np.asarray(among, np.int64)
     found = []
@@ -81,7 +81,7 @@ def find(rows: np.ndarray, among: Sequence[int] | np.ndarray) -> list[tuple[int,
 
 
 def _candidates(rows: np.ndarray, among: np.ndarray) -> np.ndarray:
-    """int (K, 2), increasing: places in `among` of two images that share many cells, each one's best few."""
+    """int (K, 2), increasing: pairs of places in `among` that share many cells, the best few of each image."""
     codes_of, owner_of = [np.empty((0, TABLES), np.int64)], [np.empty(0, np.int64)]
     for start in range(0, len(among), BLOCK):
         features = _features(rows[among[start : start + BLOCK]])
@@ -108,7 +108,7 @@ def _candidates(rows: np.ndarray, among: np.ndarray) -> np.ndarray:
 
 
 def _ranks(image: np.ndarray, votes: np.ndarray) -> np.ndarray:
-    """The place of each pair among those of its image, the one with the most votes first: int (K,)."""
+    """The rank of each pair among those of its image, 0 for the most votes: int (K,)."""
     order = np.lexsort((np.arange(len(votes)), -votes, image))
     starts = np.searchsorted(image[order], image[order])
     ranks = np.empty(len(votes), np.int64)
@@ -128,7 +128,7 @@ def _features(rows: np.ndarray) -> np.ndarray:
 
 
 def _compare(first: np.ndarray, second: np.ndarray) -> float:
-    """Correlation of the narrower picture with its part of the wider one, 0 where the features do not agree on any."""
+    """Correlation of the narrower picture with its part of the wider one; 0 if the features agree on no part."""
     left, right = (_features(row).astype(np.float32) for row in (first, second))
     products = (left @ right.T) / np.maximum(np.outer(*(np.linalg.norm(side, axis=1) for side in (left, right))), 1)
     best = products.argmax(1)
@@ -143,13 +143,13 @@ def _compare(first: np.ndarray, second: np.ndarray) -> float:
     stretch = np.linalg.svd(view[:, :2], compute_uv=False)
     if stretch[0] > SKEW * stretch[1] or not 1 / ZOOM <= stretch.mean() <= ZOOM:
         return 0.0
-    if stretch.mean() > 1:  # the first is the wider
+    if stretch.mean() > 1:  # the first is the wider one
         first, second, view = second, first, cv2.invertAffineTransform(view)
     return _part(first, second, view)
 
 
 def _part(narrow: np.ndarray, wide: np.ndarray, view: np.ndarray) -> float:
-    """Correlation of a picture with its part of a wider one; `view` (2, 3) takes its places to the other's (of 255)."""
+    """Correlation of a picture with its part of a wider one; `view` (2, 3) maps places, 0 to 255, to the other's."""
     small, large = (row[: WIDE * WIDE].reshape(WIDE, WIDE) for row in (narrow, wide))
     # Places are 0 to 255 from edge to edge; pixel i of n has its centre at (i + 1/2)·255/n.
     to_place = np.array([[255 / SIDE, 0, 127.5 / SIDE], [0, 255 / SIDE, 127.5 / SIDE], [0, 0, 1]])
@@ -164,7 +164,7 @@ def _part(narrow: np.ndarray, wide: np.ndarray, view: np.ndarray) -> float:
 def _agreement(left: np.ndarray, right: np.ndarray) -> float:
     """Correlation of the fine structure of two uint8 (32, 32) pictures: the median over nine blocks, at the best shift.
 
-    Without the black around a lens; 0 where that leaves less than a third of the picture.
+    The black frame of a lens is left out; 0 if that leaves less than a third of the picture.
     """
     seen = ~maximum_filter((left <= BLACK) | (right <= BLACK), 2 * MARGIN + 1)
     if seen.mean() < 1 / 3:
