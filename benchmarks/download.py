@@ -3,10 +3,10 @@
     python benchmarks/download.py [--scale 1/32] [--latency 0.05]
 
 A server on 127.0.0.1 holds a training set of 2,594 pairs in the official layout: images of about 4.3 MB (log-normal)
-and masks of about 10 KB, all multiplied by `--scale`, as is the longest range asked for at once. So the numbers of
-requests are those of the real archives, and bytes are given as a share of them; only the two directories do not
-shrink with the scale, which makes the shares a little too large. `--latency` is what the server waits before each
-answer. The last column repeats the transfer with one connection reset half-way.
+and masks of about 10 KB, all multiplied by `--scale`, as is the longest range per request. So the numbers of requests
+are those of the real archives, and bytes are given as a share of the total; only the two directories do not shrink
+with the scale, which makes the shares slightly too large. `--latency` is how long the server waits before each answer.
+The last column repeats the transfer with one connection reset half-way.
 """
 
 import argparse
@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--scale", type=Fraction, default=Fraction(1, 32), help="of the sizes of files (1/32)")
     parser.add_argument("--latency", type=float, default=0.05, help="seconds before each answer (0.05)")
     arguments = parser.parse_args()
-    logging.disable()  # that these are not the official archives
+    logging.disable()  # warnings that these are not the official archives
     archive.LONGEST_RUN = int(archive.LONGEST_RUN * arguments.scale)
     with tempfile.TemporaryDirectory() as folder:
         files = build(Path(folder), arguments.scale)

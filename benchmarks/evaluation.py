@@ -1,11 +1,11 @@
-"""What an evaluation costs on Linux: time an image by stage of the work, scaling over cores, and memory against images.
+"""What an evaluation costs on Linux: time per image and step, scaling over cores, and memory by number of images.
 
     python benchmarks/evaluation.py [--images 60] [--base-width 16]
 
-It draws blobs as masks at the native sizes that ISIC 2018 has and measures the evaluation's own functions on them;
-probabilities are the blurred mask, so that the outlines are as long as real ones. The network has random weights:
-its cost does not depend on them. Milliseconds of one image are CPU time, which other load on the machine hardly
-changes; whole runs are wall time.
+It draws blobs as masks at native sizes as in ISIC 2018 and measures the evaluation's own functions on them; the
+probabilities are blurred masks, so that outlines are as long as real ones. The network has random weights, on which its
+cost does not depend. Milliseconds per image are CPU time, which other load on the machine hardly changes; whole runs
+are wall time.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def data_set(folder: Path, images: int) -> tuple[list[Case], np.ndarray, np.ndarray]:
-    """Masks as PNG in `folder`; probabilities as a file mapped into memory, as the stage has them."""
+    """Write masks as PNG to `folder`, and probabilities as a memory-mapped file, as in the stage."""
     random = np.random.default_rng(0)
     sizes = [size for size, share in SIZES for _ in range(share)]
     probabilities, masks = [], []
@@ -83,7 +83,7 @@ def data_set(folder: Path, images: int) -> tuple[list[Case], np.ndarray, np.ndar
 
 
 def opened(folder: Path, images: int) -> tuple[list[Case], np.ndarray, np.ndarray]:
-    """The cases of a folder that `data_set` filled, over and over until there are `images`."""
+    """The cases in a folder that `data_set` filled, repeated until there are `images`."""
     probabilities, masks = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("probabilities", "masks"))
     there = len(masks)
     cases = [Case(f"{i}", "val", i % there, folder / f"{i % there}_segmentation.png", f"{i}") for i in range(images)]
@@ -91,7 +91,7 @@ def opened(folder: Path, images: int) -> tuple[list[Case], np.ndarray, np.ndarra
 
 
 def single_image(cases: list[Case], probabilities: np.ndarray) -> None:
-    print("CPU milliseconds an image")
+    print("CPU milliseconds per image")
     print(f"  {'native size':>12s}{'read mask':>11s}{'enlarge':>9s}{'count':>7s}{'boundary':>10s}")
     seen = set()
     for case, map_ in zip(cases, probabilities, strict=True):
@@ -115,7 +115,7 @@ def scaling(cases: list[Case], probabilities: np.ndarray, masks: np.ndarray, fol
         base = base or milliseconds
         minutes = milliseconds / len(cases) * TRAINING_IMAGES / 60_000
         print(
-            f"  {workers:2d} threads: {milliseconds / len(cases):6.1f} ms an image, "
+            f"  {workers:2d} threads: {milliseconds / len(cases):6.1f} ms per image, "
             f"{base / milliseconds:4.2f} times one; {TRAINING_IMAGES} images in {minutes:.1f} minutes"
         )
 
@@ -153,7 +153,7 @@ def high_water() -> int:
 
 def network(base_width: int) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    print(f"\nprediction on {device}, base width {base_width}, {SIDE}×{SIDE}, milliseconds an image")
+    print(f"\nprediction on {device}, base width {base_width}, {SIDE}×{SIDE}, milliseconds per image")
     images = np.random.default_rng(0).integers(0, 256, (32, SIDE, SIDE, 3), np.uint8)
     rows = range(len(images))
     model = build_network("unet", base_width)
@@ -174,7 +174,7 @@ def network(base_width: int) -> None:
 
 
 def timed(function: Callable[[], Result], clock: Callable[[], float] = time.process_time) -> tuple[Result, float]:
-    """The result, and the shorter of two runs in milliseconds on the `clock`."""
+    """The result, and the time of the faster of two runs in milliseconds by the `clock`."""
     best = np.inf
     for _ in range(2):
         start = clock()

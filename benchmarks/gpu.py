@@ -1,4 +1,4 @@
-"""Training on an NVIDIA card, in one call: what the card can do, and how near training comes to it.
+"""Training on an NVIDIA card, in one call: what the card can do, and how close training comes to it.
 
     python benchmarks/gpu.py                            # synthetic images
     python benchmarks/gpu.py --data data/processed      # those of the pipeline, at 256×256, for the recipe's scores
@@ -74,7 +74,7 @@ def variants(batches: tuple[int, ...], formats: list[str], cuda: bool) -> list[V
     usual = [Variant(batch, formats[0]) for batch in batches]
     changes = [{}, *({"precision": name} for name in formats[1:]), {"channels_last": False}]
     changes += [{"deterministic": False}, {"compile": True}]
-    # a scaler asks in each step whether to take it, which no graph can
+    # a gradient scaler decides in each step whether to take it, which a graph cannot
     changes += [{"graph": True}] if cuda and formats[0] != "fp16" else []
     return [replace(variant, **change) for change in changes for variant in usual]
 
@@ -88,7 +88,7 @@ def formats(device: torch.device) -> list[str]:
 
 
 def seconds_a_call(call: Callable[[], object], device: torch.device, budget: float) -> list[float]:
-    """Seconds of one call in each of BLOCKS blocks; Python waits for the device between blocks only."""
+    """Seconds per call in each of BLOCKS blocks; Python waits for the device only between blocks."""
 
     def block(calls: int) -> float:
         began = time.perf_counter()
@@ -112,7 +112,7 @@ def environment(device: torch.device) -> Row:
 
 
 def matrix_rate(name: str, scale: Scale, device: torch.device) -> Row:
-    """Floating-point operations a second of a large matrix product of random numbers; zeros would take less power."""
+    """Floating-point operations per second in a large product of random matrices; zeros would draw less power."""
     dtype = precision.choose_dtype(name, device)
     left, right = (torch.randn(scale.matrix, scale.matrix, device=device, dtype=dtype) for _ in range(2))
     seconds = median(seconds_a_call(lambda: left @ right, device, scale.seconds))
@@ -129,7 +129,7 @@ def operations(base_width: int, side: int) -> int:
 
 
 def bare_step(variant: Variant, scale: Scale, device: torch.device) -> Row:
-    """Images a second of forward, loss, backward and Adam on one batch that lies on the device, and peak memory."""
+    """Images per second of forward, loss, backward and Adam on one batch on the device, and peak memory."""
     gc.collect()  # compiled networks refer to themselves
     use_deterministic_algorithms(variant.deterministic)
     dtype = precision.choose_dtype(variant.precision, device)
@@ -165,10 +165,10 @@ def bare_step(variant: Variant, scale: Scale, device: torch.device) -> Row:
 
 
 def recorded(step: Callable[[], None]) -> Callable[[], None]:
-    """The step as one CUDA graph. Gradients are None when the recording starts: each replay writes them anew."""
+    """The step as one CUDA graph. Gradients are None when recording starts, so each replay writes them afresh."""
     aside = torch.cuda.Stream()
     aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):  # as torch asks: on another stream before the recording
+    with torch.cuda.stream(aside):  # on another stream before recording, as torch requires
         for _ in range(3):
             step()
     torch.cuda.current_stream().wait_stream(aside)
@@ -198,7 +198,7 @@ def processed(folder: Path, scale: Scale) -> Data:
 
 
 def train(data: Data, scale: Scale, machine: Machine, **changes: object) -> tuple[Row, list[float]]:
-    """Last row of the history and images a second of each epoch of the full loop, with loading and augmentation."""
+    """Last row of the history, and images per second in each epoch of the full loop with loading and augmentation."""
     recipe = PUBLISHED.model_copy(update=changes)
     torch.manual_seed(recipe.seed)
     data = data.augmented(Augmenter(recipe.seed, scale.side, recipe))
@@ -276,7 +276,11 @@ def main() -> int:
             continue
         try:
             row = measure()
-        except (RuntimeError, InputError, KeyError) as error:  # out of memory, a kernel the card lacks, a part left out
+        except (
+            RuntimeError,
+            InputError,
+            KeyError,
+        ) as error:  # out of memory, no such kernel, a part left out
             row, failed = {"failed": f"{type(error).__name__}: {str(error).splitlines()[0]}"}, failed + 1
         rows.append({"part": name} | settings | row)
         print(json.dumps(rows[-1]), flush=True)

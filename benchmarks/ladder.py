@@ -1,15 +1,15 @@
-"""Climb a ladder of settings: each rung a run of the pipeline in a clone, kept in docs/results/ (tools/results.py).
+"""Climb a ladder of settings: each rung is a run of the pipeline in a clone, recorded in docs/results/.
 
     python benchmarks/ladder.py FOLDER [RUNG ...] [--rungs benchmarks/ladder.yaml] [--work .cache/ladder]
 
 FOLDER holds image-mask pairs (docs/data-own.md); the word isic2018 in its place fetches the official archives, whose
-rungs are kept under names of their own, such as quick-3-isic2018. Every rung starts from the committed parameters, adds
-the settings of its profile and then its own, and runs up to `evaluate`; data and models go into this repository's
-cache, so that rungs share what they have in common. A rung with `without` leaves a group of metadata.csv out of the
-training images and divides the others as a run in docs/results/ did, so that the two compare on the same test images.
-A rung that was killed goes on where it stopped. One that is in docs/results/ already is not run again. What is recorded
-as core-minutes is the CPU time of the stage `train`, which other load on the machine hardly changes. At the end the
-table of all rungs is printed (python tools/results.py table).
+rungs get names of their own, such as quick-3-isic2018. Every rung starts from the committed parameters, adds the
+settings of its profile and then its own, and runs up to `evaluate`; data and models go into this repository's cache, so
+that rungs share what they have in common. A rung with `without` leaves a group of metadata.csv out of the training
+images and splits the others as a run in docs/results/ did, so that both are scored on the same test images. A killed
+rung is resumed; one that is already in docs/results/ is not run again. Core-minutes are the CPU time of the stage
+`train`, which other load on the machine hardly changes. At the end the table of all rungs is printed
+(python tools/results.py table).
 """
 
 import argparse
@@ -31,7 +31,7 @@ import results  # noqa: E402
 
 
 def settings(rung: Mapping) -> list[str]:
-    """The `key=value` of a rung: those of its profile, then its own, of which the last counts."""
+    """The `key=value` settings of a rung: those of its profile, then its own, which take precedence."""
     lines = []
     if profile := rung.get("profile"):
         text = (REPOSITORY / "profiles" / f"{profile}.txt").read_text(encoding="utf-8")
@@ -40,7 +40,7 @@ def settings(rung: Mapping) -> list[str]:
 
 
 def climb(name: str, rung: Mapping, photographs: str, clone: Path) -> None:
-    """Run one rung in the clone and keep what it gave."""
+    """Run one rung in the clone and record its results."""
     run(clone, "git", "checkout", "--quiet", "--force", "HEAD")
     source = [f"download.source={OFFICIAL}"]
     if group := rung.get("without"):
@@ -63,7 +63,7 @@ DVC = (sys.executable, "-m", "dvc")
 
 
 def without(group: Mapping, photographs: Path, target: Path) -> Path:
-    """A copy of the pairs, divided as in the run `splits_of`, whose train/ lacks the images of `value` in `column`."""
+    """A copy of the pairs, split as in the run `splits_of`, without the training images with `value` in `column`."""
     with open(photographs / "metadata.csv", encoding="utf-8", newline="") as file:
         members = {row["id"] for row in csv.DictReader(file) if row[group["column"]] == group["value"]}
     with open(results.RUNS / group["splits_of"] / "splits.csv", encoding="utf-8", newline="") as file:
@@ -82,13 +82,13 @@ def without(group: Mapping, photographs: Path, target: Path) -> Path:
 
 
 def run(folder: Path, *command: str) -> None:
-    """Run a command there; what it prints is shown, and a failure ends the ladder."""
+    """Run a command in `folder` and show its output; a failure ends the ladder."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     subprocess.run(command, cwd=folder, env=os.environ | {"PATH": path}, check=True)
 
 
 def cpu_seconds() -> float:
-    """Of all commands that have ended."""
+    """CPU seconds of all commands that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

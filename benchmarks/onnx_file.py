@@ -1,9 +1,9 @@
-"""The exported ONNX file beside lesionseg on real photographs: CPU seconds a photograph, and how far the masks agree.
+"""The exported ONNX file compared with lesionseg on real photographs: CPU seconds each, and agreement of the masks.
 
     python benchmarks/onnx_file.py MODEL PHOTOGRAPH_OR_FOLDER...
 
-CPU seconds, so that other work on the machine does not count; one thread each, decoding included. lesionseg decodes a
-large JPEG at a fraction of its size, the file takes the whole decoded photograph, as one uses them.
+CPU seconds, so that other load on the machine does not count, with one thread and including decoding. As in real use,
+lesionseg decodes a large JPEG at a fraction of its size, and the ONNX file takes the whole decoded photograph.
 """
 
 import sys

@@ -1,14 +1,14 @@
-"""`lesionseg predict` beside the loop that people write: seconds a photograph, and whether the masks are the same.
+"""`lesionseg predict` compared with the usual loop: time per photograph, and whether the masks are the same.
 
     python benchmarks/prediction.py PHOTOGRAPH_OR_FOLDER... [--drawn 6] [--model FOLDER]... [--rounds 3] [--threads 1]
 
 The plain loop opens each photograph with Pillow, converts it to RGB, resizes it, runs the network on it alone in
 float32 under no_grad, thresholds, enlarges the mask and saves it as PNG with Pillow's defaults. Both predict the same
-photographs with the same weights, in turns, in this process; the imports are not timed, and the model is loaded within
-the time of `lesionseg predict` alone. `--drawn` adds synthetic JPEGs of 6 to 12 megapixels.
+photographs with the same weights, taking turns in this process. Imports are not timed; loading the model counts for
+`lesionseg predict` but not for the loop. `--drawn` adds synthetic JPEGs of 6 to 12 megapixels.
 
-`CPU` counts the time on all cores, which other load on the machine hardly changes; `wall` is what a user waits, on a
-machine that is idle. The spread is that of the rounds' ratios.
+`CPU` is the time on all cores, which other load on the machine hardly changes; `wall` is how long a user waits on an
+idle machine. In brackets: the range of the ratio over the rounds.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def main() -> None:
         print(
             f"{len(files)} photographs, {min(pixels):.1f} to {max(pixels):.1f} megapixels, mean {np.mean(pixels):.1f},"
         )
-        print(f"{arguments.threads} threads, torch {torch.__version__}; milliseconds a photograph")
+        print(f"{arguments.threads} threads, torch {torch.__version__}; milliseconds per photograph")
         for model in arguments.model or [Path(MODEL)]:
             compare(files, model, folder, arguments.rounds, arguments.threads)
 
@@ -123,7 +123,7 @@ def listed(paths: list[Path]) -> list[Path]:
 
 
 def drawn(folder: Path, images: int) -> list[Path]:
-    """JPEGs as a camera writes them: a blob on a background of slow and of fine noise."""
+    """JPEGs as cameras write them: a blob on a background of coarse and fine noise."""
     folder.mkdir()
     random, files = np.random.default_rng(0), []
     for index in range(images):

@@ -3,9 +3,9 @@
     python benchmarks/preprocess.py                                   # synthetic 12 and 30 megapixel pairs
     python benchmarks/preprocess.py --folder <images/ and masks/>     # your own too, by megapixels
 
-The plain loop is what people write: PIL open, convert, resize, one process. It and this pipeline take turns on the
-same files, which are in the page cache. Rates per core come from CPU seconds, so that other load on the machine
-matters little; rates with several workers are wall time. The best of the repetitions counts.
+The plain loop is the usual one: PIL open, convert, resize, one process. It takes turns with this pipeline on the same
+files, which are in the page cache. Rates per core are by CPU seconds, which other load on the machine hardly changes;
+rates with several workers are wall time. The best of the repetitions counts.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def main() -> None:
             sets = by_megapixels(arguments.folder) | sets
         for name, (raw, files) in sets.items():
             compare(name, raw, files, arguments.size, arguments.repeats)
-        print("\nwhere the time goes, CPU milliseconds a pair:\n")
+        print("\nwhere the time goes, CPU milliseconds per pair:\n")
         for name, (raw, files) in sets.items():
             breakdown(name, raw, files, arguments.size, arguments.repeats)
         print("\npairs per second (wall) by number of processes:\n")
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def synthetic(folder: Path, width: int, height: int, count: int) -> Files:
-    """JPEG photographs with skin-like texture and grain at quality 92 (about 4 bits a pixel), and PNG masks."""
+    """JPEG photographs with skin-like texture and grain at quality 92 (about 4 bits per pixel), and PNG masks."""
     files = []
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
     for number in range(count):
@@ -95,7 +95,7 @@ def by_megapixels(folder: Path) -> dict[str, tuple[Path, Files]]:
 
 
 def compare(name: str, raw: Path, files: Files, size: int, repeats: int) -> None:
-    """The plain loop against this pipeline, in turns."""
+    """The plain loop and this pipeline, taking turns."""
 
     def plain_images() -> None:
         for image, _ in files:
@@ -150,7 +150,7 @@ def breakdown(name: str, raw: Path, files: Files, size: int, repeats: int) -> No
 
 
 def scaling(name: str, raw: Path, files: Files, size: int, repeats: int) -> None:
-    """Pairs per second with 1, 2, 4, … processes, up to the number of cores; the start of the processes not counted."""
+    """Pairs per second with 1, 2, 4, … processes, up to the number of cores, without starting them."""
     counts = [2**power for power in range(8) if 2**power < cores()] + [cores()]
     seconds = {count: [] for count in counts}
     for _ in range(repeats):
@@ -185,7 +185,7 @@ def best(runs: list[Callable[[], object]], repeats: int, clock: Callable[[], flo
 
 
 def simulate(count: int) -> None:
-    """Near-duplicate search and split of `count` images that look as alike as dermoscopy, 1 in 20 of them a copy."""
+    """Near-duplicate search and split of `count` images as similar as dermoscopy images are; 1 in 20 is a copy."""
     random = np.random.default_rng(0)
     y, x = np.mgrid[-1:1:32j, -1:1:32j]
     thumbnails = np.empty((count, 32, 32), np.uint8)

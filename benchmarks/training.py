@@ -1,4 +1,4 @@
-"""How fast training is: the loop beside the bare step and beside the loop that people write, in one run.
+"""How fast training is: the loop compared with the bare step and with the usual loop, in one run.
 
     python benchmarks/training.py                          # base widths 16 and 64, batch 8, 256×256
     python benchmarks/training.py --base-width 16 --rounds 5 --json training.json
@@ -8,7 +8,7 @@ else the machine does only ever slows a round down.
 
     loop    lesionseg.train.loop.fit: memory-mapped arrays, augmentation, metrics, checks; what the stage runs
     bare    forward, loss, backward and optimiser step on one batch that is already there, and nothing else
-    plain   what people write: float32, NCHW, a DataLoader that decodes a PNG and a mask for each sample and
+    plain   the usual loop: float32, NCHW, a DataLoader that decodes a PNG and a mask for each sample and
             augments them, loss.item() in every step
 """
 
@@ -48,7 +48,7 @@ LOSS = losses.build_loss("bce_dice", dice_weight=1.0)
 
 
 def draw(count: int, side: int, folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Smooth coloured images with a disc each, and the discs: memory-mapped uint8 (N, H, W, 3), (N, H, W)."""
+    """Smooth coloured images with one disc each, and the discs: memory-mapped uint8 (N, H, W, 3), (N, H, W)."""
     random = np.random.default_rng(0)
     y, x = np.mgrid[:side, :side]
     images, masks = np.empty((count, side, side, 3), np.uint8), np.empty((count, side, side), np.uint8)
@@ -98,7 +98,7 @@ def wait(hardware: torch.device) -> None:
 
 
 def loop(model: nn.Module, images: np.ndarray, masks: np.ndarray, batch_size: int, machine: Machine) -> float:
-    """Images per second of `fit`'s second epoch over all images but one, on which it validates."""
+    """Images per second in the second epoch of `fit`, on all images but one, which is the validation set."""
     rows = list(range(len(images)))
     samples = Samples(images, masks, Augmenter(0, images.shape[1], PUBLISHED))
     data = Data(samples, rows[:-1], rows[-1:], [str(row) for row in rows])

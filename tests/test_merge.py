@@ -148,7 +148,7 @@ def test_the_gate_names_what_was_changed_by_hand_or_is_missing(repository):
 def test_a_comment_is_accepted_without_a_run(repository):
     repository.change("src/first.py", "import json", "# a comment\nimport json")
     assert repository.tool("gate", check=False).returncode == 1
-    assert "takes the code of first" in repository.tool("accept").stdout
+    assert "now has the code of first" in repository.tool("accept").stdout
     assert "gate: dvc.lock belongs" in repository.tool("gate").stdout
 
 
@@ -157,7 +157,7 @@ def test_after_a_commit_the_old_code_is_named_by_its_branch(repository):
     repository.change("src/first.py", "import json", "# a comment\nimport json")
     repository.git("commit", "--quiet", "--all", "--message=a comment")
     assert "found no commit `mian`" in repository.tool("accept", "mian", check=False).stderr
-    assert "takes the code of first" in repository.tool("accept", "main").stdout
+    assert "now has the code of first" in repository.tool("accept", "main").stdout
     assert "gate: dvc.lock belongs" in repository.tool("gate").stdout
 
 

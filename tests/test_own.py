@@ -85,7 +85,7 @@ def test_a_relative_path_out_of_the_repository_and_the_home_directory_become_abs
     ("given", "said"),
     [
         ("", "name the folder"),
-        ("../absent", "no directory"),
+        ("../absent", "not a directory"),
         (".", "holds the repository itself"),
         ("..", "holds the repository itself"),
         ("../${HOME}", "rename the folder"),

@@ -89,7 +89,7 @@ def test_a_branch_that_changed_a_parameter_and_ran_shows_what_it_did(repository,
     row = r"\| val pooled\.dice \| 0\.\d+ \| 0\.\d+ \| \+0\.\d+ \| \+0\.\d+ to \+0\.\d+ \| \*\*better\*\* \|"
     assert re.search(row, report)
     assert "| metrics/evaluation.json | val.dice | 0.7 | 0.8 | +0.1 |" in report
-    assert "Ran anew: train. With another result: train." in report
+    assert "Ran again: train. With a different result: train." in report
     for side, content in (("before", "picture 30"), ("after", "picture 20")):
         assert (tmp_path / "pictures" / side / "roc.png").read_text(encoding="utf-8") == content
 
@@ -310,8 +310,8 @@ def test_the_gate_and_the_merge_take_no_file_that_means_more_than_it_says(tmp_pa
     (tmp_path / "dvc.yaml").write_text("stages: {a: &a {outs: *a}}\n", encoding="utf-8")
     (tmp_path / "dvc.lock").write_text("stages: {}\n", encoding="utf-8")
     (problem,) = gate.problems(tmp_path)
-    assert "aliases are not read" in problem
-    with pytest.raises(SystemExit, match="aliases are not read"):
+    assert "aliases are not accepted" in problem
+    with pytest.raises(SystemExit, match="aliases are not accepted"):
         merge.stages_of("stages: {a: &a {outs: *a}}", "dvc.lock of theirs")
-    with pytest.raises(SystemExit, match="not written as DVC has them"):
+    with pytest.raises(SystemExit, match="not in the form that DVC writes"):
         merge.stages_of("stages: {a: 1}", "dvc.lock of theirs")

@@ -1,9 +1,9 @@
-"""Take a change of code that cannot alter results into dvc.lock, without running the pipeline: make accept
+"""Record in dvc.lock a code change that cannot alter results, without running the pipeline: make accept
 
-For a comment or a rename, where `dvc repro` would train for hours to write the same bytes. Checked by the tiny
-pipeline: once with the code of BASE (HEAD, or the commit named), once with that of the working tree, in throwaway
-clones; every output has to be the same, byte for byte. What the tiny settings do not reach (a GPU, another loss) is not
-checked: accept only what you can judge there by reading.
+For a comment or a rename, for which `dvc repro` would train for hours and write the same bytes. The tiny pipeline
+checks it: it runs in throwaway clones, once with the code of BASE (HEAD, or the commit named) and once with that of the
+working tree, and every output must be the same, byte for byte. What the tiny settings do not reach (a GPU, another
+loss) is not checked: there, accept only what you can judge by reading.
 """
 
 import subprocess
@@ -31,7 +31,7 @@ def tiny_outputs(clone: Path) -> dict[str, str]:
 
 
 def clone_of(commit: str, target: Path, changed: bool) -> Path:
-    """A clone at `commit`, with the tracked changes of the working tree where `changed`."""
+    """A clone at `commit`; if `changed`, with the tracked changes of the working tree."""
     subprocess.run(["git", "clone", "--quiet", ".", str(target)], check=True)
     subprocess.run(["git", "checkout", "--quiet", "--detach", commit], cwd=target, check=True)
     if changed:
@@ -45,7 +45,7 @@ def clone_of(commit: str, target: Path, changed: bool) -> Path:
 
 
 def code_changes(repo: Repo) -> list:
-    """The stages whose code changed; SystemExit names anything else that did. Data that is not here is no change."""
+    """The stages whose code changed; SystemExit names anything else that did. Missing data is no change."""
     other, addresses = [], []
     for address, changes in repo.status(check_updates=False).items():
         for change in changes:
@@ -62,12 +62,12 @@ def code_changes(repo: Repo) -> list:
 
 
 def changed(state: str | dict) -> bool:
-    """Whether DVC's word for a file says that it changed; for a file of parameters there is a word each."""
+    """Whether DVC's status of a file says that it changed; a parameter file has a status per parameter."""
     return isinstance(state, dict) or state in CHANGED
 
 
 def commit_of(name: str) -> str:
-    """The commit's own name: a clone has no branch but the one that is checked out."""
+    """The commit's hash, as a clone knows no branch but the one that is checked out."""
     command = ["git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     if found.returncode:
@@ -80,7 +80,7 @@ def main() -> int:
     with Repo(".") as repo:
         stages = code_changes(repo)
         if not stages:
-            print("accept: dvc.lock belongs to the code already")
+            print("accept: nothing to do, dvc.lock belongs to this code")
             return 0
         with tempfile.TemporaryDirectory() as folder:
             before = tiny_outputs(clone_of(base, Path(folder) / "before", changed=False))
@@ -96,7 +96,7 @@ def main() -> int:
                         dep.save()
                 stage.dump(update_pipeline=False)
     names = ", ".join(stage.name for stage in stages)
-    print(f"accept: the tiny run is the same byte for byte; dvc.lock takes the code of {names}")
+    print(f"accept: the tiny run is the same byte for byte; dvc.lock now has the code of {names}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""YAML and JSON of a stranger, such as a branch that asks to be merged, as plain data or one clear refusal."""
+"""YAML and JSON from a stranger, such as a pull request, as plain data or one clear refusal."""
 
 import json
 import sys
@@ -13,33 +13,33 @@ sys.path.insert(0, str(REPOSITORY / "src"))
 
 from lesionseg.common.errors import InputError  # noqa: E402
 
-LONGEST = 4 << 20  # bytes; params.yaml, dvc.lock and the metrics have some 10,000
+LONGEST = 4 << 20  # bytes; params.yaml, dvc.lock and the metrics have about 10,000
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader without aliases, of which a few lines can stand for more than memory holds, and without a key that is
-    there twice, of which readers of YAML take now the first, now the last."""
+    """SafeLoader that refuses aliases, a few lines of which can expand beyond memory, and repeated keys, of which some
+    YAML readers take the first and some the last."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError(f"the alias *{self.peek_event().anchor}: aliases are not read here")
+            raise yaml.YAMLError(f"the alias *{self.peek_event().anchor}: aliases are not accepted here")
         return super().compose_node(parent, index)
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         for name, times in Counter(str(key.value) for key, _ in node.value).items():
             if times > 1:
-                raise yaml.YAMLError(f"the key {name!r} stands there {times} times")
+                raise yaml.YAMLError(f"the key {name!r} appears {times} times")
         return node
 
 
 def mapping(content: str | bytes, name: str) -> dict[str, Any]:
-    """The names and values of a YAML text, nothing of an empty one, or of JSON where the file's name ends so.
+    """The names and values in a YAML text (none in an empty one), or in JSON if the file's name ends in .json.
 
-    `name` is how messages call it: the file's name, and what may follow after a space.
+    `name` stands for it in messages: the file's name, and anything after a space.
 
-    Raises InputError for what is no such text, too long or nested too deeply, has a name that is no text, or a whole
-    number of more than 64 bits.
+    Raises InputError for a text that is neither, is too long or too deeply nested, or has a name that is not a text or
+    a whole number of more than 64 bits.
     """
     if len(content) > LONGEST:
         raise InputError(f"{name} cannot be read: {len(content)} bytes, expected at most {LONGEST}")
@@ -55,12 +55,12 @@ def mapping(content: str | bytes, name: str) -> dict[str, Any]:
 
 
 def _require_plain(value: object) -> None:
-    """Raise ValueError where a name is no text, such as a date, or a whole number beyond 64 bits, which neither a float
-    nor, past 4,300 digits, a text can stand for."""
+    """Raise ValueError for a name that is not a text, such as a date, and for a whole number beyond 64 bits, which
+    cannot become a float or, past 4,300 digits, a text."""
     if isinstance(value, dict):
         for name, each in value.items():
             if not isinstance(name, str):
-                raise ValueError(f"the name {name!r} is no text")
+                raise ValueError(f"the name {name!r} is not a text")
             _require_plain(each)
     elif isinstance(value, list):
         for each in value:

@@ -1,7 +1,7 @@
 """Write environment.yaml: for each stage, the pinned versions of the packages whose arithmetic shows in its output.
 
-The stages track these versions as parameters, so that `dvc status` names an upgrade and only the stages it touches run
-again. `make lock` calls this after it has pinned anew.
+The stages track these versions as parameters, so that `dvc status` names an upgrade and only the stages it affects run
+again. `make lock` calls this after pinning.
 """
 
 import re
@@ -12,8 +12,8 @@ import yaml
 from import_closure import REPOSITORY, packages
 
 STAGES = tuple(yaml.safe_load((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))["stages"])
-# import name -> distribution, of the packages that compute: pixels, numbers, pictures. What only reads settings, shows
-# progress or moves bytes cannot change a result.
+# import name -> distribution, of the packages that compute pixels, numbers or pictures. Packages that only read
+# settings, show progress or move bytes cannot change a result.
 COMPUTING = {
     "PIL": "pillow",
     "albumentations": "albumentations",
@@ -31,7 +31,7 @@ HEADER = """\
 
 
 def pinned(lock: Path) -> dict[str, str]:
-    """Distribution -> version of a requirements file that pins with ==."""
+    """Distribution -> version, from a requirements file that pins with ==."""
     return dict(re.findall(r"^([a-z0-9-]+)==([^\s+;\\]+)", lock.read_text(encoding="utf-8"), re.MULTILINE))
 
 

@@ -1,6 +1,6 @@
-"""Fail if dvc.lock, or a small result in git, does not belong to the code and parameters: `make gate`.
+"""Fail if dvc.lock or a small result in git does not belong to the code and parameters: `make gate`.
 
-Needs no data and no remote: what DVC caches is compared by what dvc.lock says of it, the rest by its bytes.
+Needs no data and no remote: what DVC caches is judged by its entry in dvc.lock, the rest by its bytes.
 """
 
 import hashlib
@@ -21,23 +21,23 @@ CURE = "Run `dvc repro` and commit dvc.lock, metrics/ and plots/ with the change
 
 
 def problems(root: Path) -> list[str]:
-    """What does not belong together in the checkout at `root`, in sentences; empty where everything does."""
+    """What does not belong together in the checkout at `root`, in sentences; empty if everything does."""
     try:
         files = {name: documents.mapping((root / name).read_bytes(), name) for name in ("dvc.yaml", "dvc.lock")}
-        # First what was changed by hand: without data DVC cannot run its stage again even for show, and says less.
+        # Changes by hand first: without data DVC cannot even pretend to run their stage, and says less.
         return list(changed_by_hand(root, *(content["stages"] for content in files.values()))) or stale(root)
     except (OSError, InputError) as error:
         return [f"dvc.yaml or dvc.lock cannot be read: {error}"]
     except (AttributeError, TypeError, KeyError, ValueError):
-        return ["dvc.yaml or dvc.lock cannot be read: the stages are not written as DVC has them"]
+        return ["dvc.yaml or dvc.lock cannot be read: the stages are not in the form that DVC writes"]
 
 
 def stale(root: Path) -> list[str]:
-    """The stages that `dvc repro` would run, where that can be said without data."""
+    """The stages that `dvc repro` would run, as far as that can be told without data."""
     command = [sys.executable, "-m", "dvc", "repro", "--dry", "--allow-missing"]
     dry = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     would_run = [line.split("'")[1] for line in dry.stdout.splitlines() if line.startswith("Running stage")]
-    # A changed stage whose data is not here: DVC looks for its result in the run cache, and stops at the data.
+    # A changed stage without its data: DVC looks for its result in the run cache, and fails on the data.
     would_run += re.findall(r"failed to reproduce '([^']+)': \[Errno 2\]", dry.stderr)
     if would_run:
         return [f"dvc.lock is stale: `dvc repro` would run {', '.join(would_run)}. {CURE}"]
@@ -47,7 +47,7 @@ def stale(root: Path) -> list[str]:
 
 
 def changed_by_hand(root: Path, pipeline: dict, locked: dict) -> Iterator[str]:
-    """Each result in git that is missing, or whose bytes are not those that dvc.lock names."""
+    """Each result in git that is missing, or whose bytes are not those listed in dvc.lock."""
     for name, stage in pipeline.items():
         for path in in_git(stage):
             entries = {out["path"]: out["md5"] for out in (locked.get(name) or {}).get("outs", [])}

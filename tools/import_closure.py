@@ -1,4 +1,4 @@
-"""Which files a stage's script runs, and which packages they use: read from the imports, nothing is executed."""
+"""Which files a stage's script runs, and which packages they use, from their imports; nothing is executed."""
 
 import ast
 from pathlib import Path
@@ -8,7 +8,7 @@ ROOTS = (REPOSITORY / "src", REPOSITORY / "stages")
 
 
 def module_files(name: str) -> list[Path]:
-    """The files that importing `name` runs: the module and every package above it. Empty if it is not ours."""
+    """The files that run when `name` is imported: the module and every package above it. Empty if it is not ours."""
     parts = name.split(".")
     for root in ROOTS:
         files = []

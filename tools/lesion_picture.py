@@ -2,8 +2,8 @@
 
     python tools/lesion_picture.py CHECKOUT [--split test] [--count 6] [--seed 0]
 
-CHECKOUT is a clone in which the pipeline has run on CC-0 photographs. Which ones are shown is drawn at random from the
-split, not chosen. Writes docs/pictures/predictions.jpg and, beside it, predictions.md: ids, scores and attribution.
+CHECKOUT is a clone in which the pipeline has run on CC-0 photographs. Those shown are drawn at random from the split,
+not selected by hand. Writes docs/pictures/predictions.jpg and predictions.md with ids, scores and attribution.
 """
 
 import argparse

@@ -1,8 +1,8 @@
-"""After `git merge` of two branches that both ran the pipeline: one consistent state. make merge
+"""After a `git merge` of two branches that both ran the pipeline, make one consistent state: make merge
 
-Resolve code and parameters by hand first; dvc.lock, metrics/ and plots/ are settled here, stage by stage: where one
-side alone ran a stage anew, its entry and its small results are taken; where both did, `dvc repro` makes them again, as
-it does wherever what was taken does not fit what was merged. Data and models come out of DVC's cache.
+Resolve code and parameters by hand first. dvc.lock, metrics/ and plots/ are settled here, stage by stage: if only one
+side ran a stage, its entry and its small results are taken; if both did, or if what was taken does not fit the merged
+code, `dvc repro` runs the stage again. Data and models come from DVC's cache.
 """
 
 import subprocess
@@ -38,12 +38,12 @@ def stages_of(text: str, name: str) -> dict:
     except InputError as error:
         raise SystemExit(f"merge: {error}") from None
     if not isinstance(stages, dict) or not all(isinstance(stage, dict) for stage in stages.values()):
-        raise SystemExit(f"merge: {name}: its stages are not written as DVC has them")
+        raise SystemExit(f"merge: {name}: its stages are not in the form that DVC writes")
     return stages
 
 
 def chosen(base: dict, ours: dict, theirs: dict) -> dict[str, str]:
-    """Stage -> "ours" or "theirs": the side that ran it anew; "ours" where neither or both did."""
+    """Stage -> "ours" or "theirs": the side that ran it; "ours" if neither or both did."""
     return {
         stage: "theirs" if ours.get(stage) == base.get(stage) and stage in theirs else "ours"
         for stage in dict.fromkeys([*ours, *theirs])
@@ -51,7 +51,7 @@ def chosen(base: dict, ours: dict, theirs: dict) -> dict[str, str]:
 
 
 def settle() -> None:
-    """Write the merged dvc.lock and put the small results of the chosen side into place."""
+    """Write the merged dvc.lock and put the small results of the chosen sides into place."""
     theirs = git("rev-parse", "--verify", "--quiet", "MERGE_HEAD", check=False)
     if not theirs:
         raise SystemExit("merge: no merge is under way; run `git merge <branch>` first")
@@ -76,7 +76,7 @@ def main() -> int:
     dvc = [sys.executable, "-m", "dvc"]
     subprocess.run([*dvc, "checkout", "--force", "--allow-missing"], check=False)
     if subprocess.run([*dvc, "repro"], check=False).returncode:
-        print("merge: `dvc repro` failed; mend what it says and run `make merge` again", file=sys.stderr)
+        print("merge: `dvc repro` failed; fix what it names and run `make merge` again", file=sys.stderr)
         return 1
     git("add", "--", "dvc.lock", *(path for path in ("metrics", "plots") if Path(path).is_dir()))
     print("merge: settled; `git commit` ends the merge")

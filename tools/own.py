@@ -1,7 +1,7 @@
-"""Make a folder of own image-mask pairs a dependency of the pipeline: make own FOLDER=data/mine
+"""Make a folder of your own image-mask pairs a dependency of the pipeline: make own FOLDER=data/mine
 
-Inside the repository the folder is put under DVC (`dvc add`), so that it is cached, pushed, and there in a queue's
-copies; elsewhere its absolute path is named. Then dvc.yaml lists it among the dependencies of the stage download.
+A folder inside the repository is put under DVC (`dvc add`), so that it is cached and pushed, and present in the copies
+of the experiment queue; any other is named by its absolute path. dvc.yaml then lists it as a dependency of download.
 """
 
 import json
@@ -22,10 +22,10 @@ SHOWN = 10  # files that a message lists
 
 
 def listed(pipeline: str, folder: str) -> str:
-    """The text of dvc.yaml with the folder among the dependencies of download; as it was where it is there already."""
+    """The text of dvc.yaml with the folder among the dependencies of download; unchanged if it is already listed."""
     head, start, rest = pipeline.partition("\n  download:\n")
     stage = re.split(r"\n(?=  \w)", rest, maxsplit=1)[0]
-    line = f"      - {json.dumps(folder, ensure_ascii=False)}\n"  # in quotes, as YAML has them too
+    line = f"      - {json.dumps(folder, ensure_ascii=False)}\n"  # JSON's quotes are valid YAML
     if "    deps:\n" not in stage:
         raise ValueError("no stage download with a list `deps:`")
     if line in stage:
@@ -34,14 +34,14 @@ def listed(pipeline: str, folder: str) -> str:
 
 
 def setting(folder: str) -> str:
-    """The argument of -S that names the folder, for a shell; in quotes of its own where -S needs them too."""
+    """The argument of -S that names the folder, quoted for a shell, and within it for -S if need be."""
     plain = "/" in folder and re.fullmatch(r"[A-Za-z0-9_./-]+", folder)
     quoted = folder if plain else "'" + folder.replace("'", "\\'") + "'"
     return shlex.quote(f"download.folder={quoted}")
 
 
 def add(root: Path, folder: Path) -> list[str]:
-    """Make the folder a dependency; the files to commit. ValueError where it cannot be one."""
+    """Make the folder a dependency; return the files to commit. Raises ValueError if it cannot be one."""
     path = root / "dvc.yaml"
     if not path.is_file():
         raise ValueError(f"{path} is not there; run this at the top of the repository")
@@ -49,12 +49,12 @@ def add(root: Path, folder: Path) -> list[str]:
     name = folder.relative_to(root).as_posix() if inside else folder.as_posix()
     if folder == root or root.is_relative_to(folder):
         raise ValueError(
-            f"{folder} holds the repository itself; put the pairs into a folder of their own, as data/mine"
+            f"{folder} contains the repository itself; put the pairs into a folder of their own, such as data/mine"
         )
     if "${" in name or not name.isprintable():
         raise ValueError(f"{name!a} has characters that dvc.yaml cannot hold; rename the folder")
     text = listed(path.read_text(encoding="utf-8"), name)
-    if absent := all_unfetched(folder):  # DVC would track the pointers, or stop at a broken link without saying why
+    if absent := all_unfetched(folder):  # DVC would track the pointers, or fail at a broken link without saying why
         more = f"\n… and {len(absent) - SHOWN} more" if len(absent) > SHOWN else ""
         raise ValueError("\n".join(map(printable, absent[:SHOWN])) + more)
     changed = ["dvc.yaml"]
@@ -67,11 +67,11 @@ def add(root: Path, folder: Path) -> list[str]:
 
 def main() -> int:
     if len(sys.argv) != 2 or not sys.argv[1] or not Path(sys.argv[1]).expanduser().is_dir():
-        found = f"; found {sys.argv[1]}, which is no directory" if sys.argv[1:] and sys.argv[1] else ""
+        found = f"; found {sys.argv[1]}, which is not a directory" if sys.argv[1:] and sys.argv[1] else ""
         print(f"own: name the folder with the pairs, such as: make own FOLDER=data/mine{found}", file=sys.stderr)
         return 1
     root = Path.cwd()
-    # Without `..`, but a link stays: it is the user's name for the place.
+    # `..` is resolved, links are not: they are the user's name for the place.
     folder = Path(os.path.abspath(Path(sys.argv[1]).expanduser()))
     try:
         changed = add(root, folder)
@@ -81,9 +81,9 @@ def main() -> int:
         print(f"own: {error}", file=sys.stderr)
         return 1
     name = folder.relative_to(root).as_posix() if len(changed) > 1 else folder.as_posix()
-    print(f"{name} is a dependency of the stage download.")
+    print(f"{name} is now a dependency of the download stage.")
     if len(changed) == 1:
-        print("It lies outside the repository: DVC notices changes of it, but does not share it.")
+        print("It is outside the repository: DVC notices changes to it, but does not share it.")
     print(f"Commit {shlex.join(changed)}, then:")
     print(f"  dvc exp run -S download.source=folder -S {setting(name)}")
     print(f"or, to evaluate on it only: dvc exp run -S {setting(name).replace('download.folder', 'download.external')}")

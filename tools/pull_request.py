@@ -54,7 +54,7 @@ def git(*arguments: str, check: bool = True) -> subprocess.CompletedProcess:
 
 
 def merge_base(base: str) -> str:
-    """The commit where the branch left `base`; fetches history where the clone is shallow."""
+    """The commit where the branch left `base`; a shallow clone fetches history."""
     for fetch in ([], ["--deepen=100"], ["--unshallow"]):
         if fetch:
             if git("rev-parse", "--is-shallow-repository").stdout.strip() != b"true":
@@ -67,21 +67,21 @@ def merge_base(base: str) -> str:
             found = git("merge-base", "HEAD", base, check=False)
             if found.returncode == 0:
                 return found.stdout.decode().strip()
-    raise Cannot(f"the base `{base}` is no commit known here, or has none in common with HEAD; `git fetch` it")
+    raise Cannot(f"the base `{base}` is not a commit known here, or has none in common with HEAD; `git fetch` it")
 
 
 def text(commit: str, path: str) -> str | None:
-    """The text of a file in a commit; None where it is not there."""
+    """The text of a file in a commit; None if there is no such file."""
     if git("cat-file", "-e", f"{commit}:{path}", check=False).returncode:
         return None
     try:
         return git("show", f"{commit}:{path}").stdout.decode("utf-8")
     except UnicodeDecodeError:
-        raise Cannot(f"{path} of {commit[:9]} is no UTF-8 text") from None
+        raise Cannot(f"{path} of {commit[:9]} is not UTF-8 text") from None
 
 
 def mapping(commit: str, path: str) -> dict | None:
-    """A JSON or YAML file of a commit; None where it is not there."""
+    """A JSON or YAML file in a commit; None if there is no such file."""
     content = text(commit, path)
     if content is None:
         return None
@@ -92,7 +92,7 @@ def mapping(commit: str, path: str) -> dict | None:
 
 
 def parsed(commit: str, path: str) -> dict | None:
-    """The same as a flat dict, "val.pooled.dice" -> 0.8."""
+    """The same as a flat dict: "val.pooled.dice" -> 0.8."""
     found = mapping(commit, path)
     return None if found is None else dict(flat(found))
 
@@ -106,7 +106,7 @@ def flat(values: dict, prefix: str = "") -> Iterable[tuple[str, object]]:
 
 
 def changes(base: str, path: str) -> tuple[list[str], dict[str, tuple]]:
-    """(names that HEAD lacks, name -> (old, new) of what differs); a file that is new has only new values."""
+    """(names that HEAD lacks, name -> (old, new) for what differs); a new file has only new values."""
     old, new = parsed(base, path), parsed("HEAD", path)
     if new is None:
         raise Cannot(f"{path} is not in HEAD{'' if old is None else ', and was in the merge base'}")
@@ -123,7 +123,7 @@ def metrics_files(commit: str) -> list[str]:
         entries = [entry for each in declared for entry in each.get("metrics") or []]
         return list(dict.fromkeys(path for entry in entries for path in ([entry] if isinstance(entry, str) else entry)))
     except (AttributeError, TypeError):
-        raise Cannot(f"dvc.yaml of {commit[:9]}: its stages or metrics are not written as DVC has them") from None
+        raise Cannot(f"dvc.yaml of {commit[:9]}: its stages or metrics are not in the form that DVC writes") from None
 
 
 def scores(base: str) -> str:
@@ -132,7 +132,7 @@ def scores(base: str) -> str:
     if new is None:
         raise Cannot(f"{PER_IMAGE} is not in HEAD: the scores cannot be compared image by image")
     if old is None:
-        return f"The merge base has no {PER_IMAGE}: no scores to hold these against."
+        return f"The merge base has no {PER_IMAGE}: no scores to compare with."
     try:
         compared = comparison.compare(table.read(old, "the merge base"), table.read(new, "this branch"), RESAMPLING, {})
     except InputError as error:
@@ -179,12 +179,12 @@ def metrics(base: str) -> str:
 
 
 def _value(value: object) -> str:
-    """A value for a cell; a pull request may set a parameter to any Markdown, and here it stays text."""
+    """A value for a cell, as text, even if a pull request sets a parameter to Markdown."""
     return "" if value is None else f"{value:.5g}" if isinstance(value, float) else as_text(str(value))
 
 
 def _change(old: object, new: object) -> str:
-    """The difference of two numbers; of anything else nothing."""
+    """The difference of two numbers; nothing for other values."""
     if isinstance(old, bool) or isinstance(new, bool):
         return ""
     return f"{new - old:+.4g}" if isinstance(old, int | float) and isinstance(new, int | float) else ""
@@ -203,19 +203,19 @@ def parameters(base: str) -> str:
 
 
 def stages(base: str) -> str:
-    """Which stages ran anew, and whether dvc.lock belongs to the code."""
+    """Which stages ran, and whether dvc.lock belongs to the code."""
     sides = []
     for commit in (base, "HEAD"):
         listed = (mapping(commit, "dvc.lock") or {}).get("stages") or {}
         if not isinstance(listed, dict) or not all(isinstance(entry, dict) for entry in listed.values()):
-            raise Cannot(f"dvc.lock of {commit[:9]}: its stages are not written as DVC has them")
+            raise Cannot(f"dvc.lock of {commit[:9]}: its stages are not in the form that DVC writes")
         sides.append(listed)
     old, new = sides
     ran = [name for name, entry in new.items() if old.get(name) != entry]
     results = [name for name in ran if old.get(name, {}).get("outs") != new[name].get("outs")]
     lines = [
-        f"Ran anew: {', '.join(map(as_text, ran)) or 'none'}."
-        + (f" With another result: {', '.join(map(as_text, results)) or 'none'}." if ran else "")
+        f"Ran again: {', '.join(map(as_text, ran)) or 'none'}."
+        + (f" With a different result: {', '.join(map(as_text, results)) or 'none'}." if ran else "")
     ]
     found = gate.problems(Path.cwd())
     lines += [f"**{as_text(problem)}**" for problem in found] or ["dvc.lock belongs to this code and these parameters."]

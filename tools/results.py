@@ -1,4 +1,4 @@
-"""The tables of docs/results.md from the files of each run in docs/results/: python tools/results.py table
+"""Print the tables of docs/results.md from the files of each run in docs/results/: python tools/results.py table
 
     python tools/results.py record CHECKOUT RUN   # take the small files of a finished run into docs/results/RUN/
     python tools/results.py table [RUN ...]     # print the tables of these runs, of all without a name
@@ -43,7 +43,7 @@ FILES = {  # of a checkout, under which name
     "plots/per_image.csv": "per_image.csv",
 }
 SPLIT_TABLES = ("data/processed/samples.csv", "data/held_out/samples.csv")
-MEMBER = "per_image-member{}.csv"  # one network of an ensemble alone, evaluated with the same settings
+MEMBER = "per_image-member{}.csv"  # a single network of an ensemble, evaluated with the same settings
 
 
 class Estimate:
@@ -81,7 +81,7 @@ def split_scores(images: table.Table, split: str) -> dict[str, Estimate]:
 
 
 def run_table(folder: Path) -> Iterator[str]:
-    """The Markdown table of a run: each split pooled and per image, then its networks one by one."""
+    """The Markdown table of a run: each split pooled and per image, then each network of its ensemble alone."""
     yield "| images | averaged | Dice | IoU | precision | recall | threshold Jaccard | failures |"
     yield "|---|---|---|---|---|---|---|---|"
     images = read(folder / "per_image.csv")
@@ -102,12 +102,12 @@ def _rows(images: table.Table, split: str, title: str) -> Iterator[str]:
 
 
 def breakdown_table(folder: Path, split: str = "test") -> Iterator[str]:
-    """Means over the images of each group: by what the picture shows, and by the columns of metadata.csv."""
+    """Means over groups of images: by what the picture shows, and by the columns of metadata.csv."""
     yield _row("groups", "group", "images", "Dice per image", "IoU per image", "threshold Jaccard", "failures")
     yield _row(*["---"] * 7)
     images = read(folder / "per_image.csv")
     keys = [key for key in images.rows if key[0] == split]
-    shown = {  # an empty cell: undefined, as the contrast of an image that is all lesion
+    shown = {  # an empty cell is undefined, such as the contrast of an image that is all lesion
         name: np.array([float(images.rows[key][name] or "nan") for key in keys])
         for name in ("lesion_fraction", "touches_border", "contrast", "hair")
     }
@@ -125,7 +125,7 @@ def breakdown_table(folder: Path, split: str = "test") -> Iterator[str]:
 
 
 def ladder(folders: Sequence[Path]) -> Iterator[str]:
-    """A row a run, on the split named in its run.yaml: the change, what it cost, its scores, its commit."""
+    """One row per run, on its test split, else val: the change, its cost, its scores, its commit."""
     scored = ("pooled dice", "pooled iou", "per image iou", "threshold_jaccard", "failures")
     words = ("pooled Dice", "pooled IoU", "IoU per image", "threshold Jaccard", "failures")
     yield _row("run", "core-minutes", "images", *words, "commit")
@@ -144,7 +144,7 @@ def ladder(folders: Sequence[Path]) -> Iterator[str]:
 
 
 def exploration() -> Iterator[str]:
-    """The trials from before the ladder: written down, not computed from images, which were not kept."""
+    """The trials from before the ladder, as recorded then: their per-image tables no longer exist."""
     yield _row("trial", "images", "pooled Dice", "pooled IoU", "IoU per image", "threshold Jaccard", "failures")
     yield _row(*["---"] * 7)
     numbers = ("dice", "iou", "per_image_iou", "threshold_jaccard", "failures")
@@ -164,7 +164,7 @@ def read(path: Path) -> table.Table:
 def record(checkout: Path, run: str, **facts: object) -> Path:
     """Copy the small files of a finished run into docs/results/RUN/; `facts` go into its run.yaml.
 
-    Where the photographs lie on this machine is left out: of their folders only the names stay.
+    Paths of the photographs' folders on this machine are shortened to the folders' names.
     """
     if missing := [name for name in (*FILES, *SPLIT_TABLES) if not (checkout / name).is_file()]:
         raise InputError(

@@ -1,6 +1,6 @@
 """Write a copy of plots/report.html that names the commit its results belong to: report-<commit>.html.
 
-The page itself is an output that dvc.lock lists by its sum, so the commit that holds it cannot stand inside it.
+The page itself is an output with its checksum in dvc.lock, so it cannot name the commit that contains it.
 """
 
 import hashlib
