@@ -276,11 +276,7 @@ def main() -> int:
             continue
         try:
             row = measure()
-        except (
-            RuntimeError,
-            InputError,
-            KeyError,
-        ) as error:  # out of memory, no such kernel, a part left out
+        except (RuntimeError, InputError, KeyError) as error:  # out of memory, say, or a part left out
             row, failed = {"failed": f"{type(error).__name__}: {str(error).splitlines()[0]}"}, failed + 1
         rows.append({"part": name} | settings | row)
         print(json.dumps(rows[-1]), flush=True)
