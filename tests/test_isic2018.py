@@ -572,7 +572,7 @@ def test_the_message_says_what_is_there_what_is_not_and_how_to_go_on(fetch, serv
         fetch(server.url, workers=1, sets=pinned())
     message = str(caught.value)
     there, wanted, missing = re.search(
-        rf"{IMAGES}: (\d+) of (\d+) files are fetched; (\d+) are not: ISIC", message
+        rf"{IMAGES}: (\d+) of (\d+) files were fetched; (\d+) were not: ISIC", message
     ).groups()
     assert 0 < int(there) < int(wanted) == 8
     assert int(missing) == int(wanted) - int(there)

@@ -44,7 +44,7 @@ def test_the_file_is_the_documented_table(tmp_path):
         ("id,image\na,b\n", "found the columns id,image, expected id,image,mask"),
         (HEADER + ROW + "b,images/b.jpg\n", "line 3: found 2 fields, expected 9"),
         (HEADER + ROW.replace("folder", "folder,more,and,more"), "line 2: found 12 fields, expected 9"),
-        (HEADER + ROW + ROW, "line 3: the id a a second time"),
+        (HEADER + ROW + ROW, "line 3: the id a appears a second time"),
         (HEADER + ROW.replace("640", "wide"), "line 2: found width 'wide', expected a positive whole number"),
         (HEADER + ROW.replace("480", "0"), "line 2: found height '0'"),
         (HEADER + ROW.replace("images/a.jpg", ""), "line 2: image is empty"),

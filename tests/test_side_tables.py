@@ -93,9 +93,9 @@ def test_groups_and_metadata_add_up(tmp_path):
         ("ISIC_1,x\nISIC_2,x\n", "first line has the id ISIC_1"),
         (b"id,group\nISIC_1,caf\xe9\n", "UTF-8"),
         (b"\xff\xfei\0d\0", "UTF-8"),
-        (b"id,group\nISIC_1,\0\n", "no table"),
-        ('id,group\nISIC_1,"x\nISIC_2,x\n', "no table"),
-        ("id,group\nISIC_1," + "x" * 200_000, "no table"),
+        (b"id,group\nISIC_1,\0\n", "binary"),
+        ('id,group\nISIC_1,"x\nISIC_2,x\n', "not a table"),
+        ("id,group\nISIC_1," + "x" * 200_000, "not a table"),
         ("version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "git-LFS pointer, not the table"),
     ],
 )
@@ -158,7 +158,7 @@ def test_cells_that_no_table_has_are_refused_or_cut_and_never_obeyed(tmp_path, m
     assert note.isprintable()
     assert len(note) < 1100
     assert tables.metadata["ISIC_2"]["note"] == r"a\x07b"
-    with pytest.raises(InputError, match="no table"):
+    with pytest.raises(InputError, match="not a table"):
         read(tmp_path, a_metadata=f"id,note\nISIC_1,{'x' * 200_000}\n")
     with pytest.raises(InputError) as caught:
         read(tmp_path, a_metadata=f"id,note\nother,{'x' * 100_000}\n")
