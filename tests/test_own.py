@@ -76,7 +76,7 @@ def test_a_relative_path_out_of_the_repository_and_the_home_directory_become_abs
     for given in ("../pairs", "~/pairs"):
         code, out, _ = make_own(monkeypatch, capsys, given)
         assert code == 0
-        assert f"{tmp_path / 'pairs'} is a dependency" in out
+        assert f"{tmp_path / 'pairs'} is now a dependency" in out
         with pytest.raises(InputError, match=f"name it.* {tmp_path / 'pairs'}"):
             require_tracked("download.folder", given)
 
@@ -86,8 +86,8 @@ def test_a_relative_path_out_of_the_repository_and_the_home_directory_become_abs
     [
         ("", "name the folder"),
         ("../absent", "not a directory"),
-        (".", "holds the repository itself"),
-        ("..", "holds the repository itself"),
+        (".", "contains the repository itself"),
+        ("..", "contains the repository itself"),
         ("../${HOME}", "rename the folder"),
     ],
 )
