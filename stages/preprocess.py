@@ -15,7 +15,7 @@ from lesionseg.formats import groups, manifest
 from lesionseg.formats.processed import open_folders
 from lesionseg.images.withheld import withhold
 from lesionseg.preprocess.contact_sheet import contact_sheet, save_png
-from lesionseg.preprocess.dataset import Settings, process
+from lesionseg.preprocess.dataset import DataSetSettings, process
 from lesionseg.preprocess.summary import (
     DROPPED_COLUMNS,
     DUPLICATE_COLUMNS,
@@ -51,7 +51,7 @@ def main() -> None:
             f"{parameters.validation_fraction}, which leaves nothing to train on; expected a sum below 1"
         )
     pairs = manifest.read(RAW)
-    settings = Settings(
+    settings = DataSetSettings(
         size=parameters.image_size,
         validation_fraction=parameters.validation_fraction,
         test_fraction=parameters.test_fraction,

@@ -13,7 +13,7 @@ from lesionseg.images.withheld import withhold
 from lesionseg.visualize import gallery
 from lesionseg.visualize.charts import charts
 from lesionseg.visualize.image_file import FORMATS, file_bytes, png_bytes
-from lesionseg.visualize.report import render
+from lesionseg.visualize.report import render_page
 from lesionseg.visualize.results import read_json, read_predictions, read_results
 
 PROCESSED, HELD_OUT, SUMMARY = Path("data/processed"), Path("data/held_out"), Path("data/summary")
@@ -44,7 +44,7 @@ def main() -> None:
         gallery.galleries(results, predictions, both, parameters.examples, parameters.seed, parameters.named())
     )
     drawn = list(charts(results))
-    page = render(results, galleries, drawn, data)
+    page = render_page(results, galleries, drawn, data)
 
     kind = parameters.format
     with replaced(PLOTS / "charts") as folder:

@@ -122,8 +122,8 @@ def test_precision_ends_where_nothing_is_predicted():
 
 
 def test_an_undefined_curve_says_why():
-    undefined = drawing.Curve(NOTHING, NOTHING, None, "no lesion pixel")
-    defined = drawing.Curve(np.array([0.0, 1.0]), np.array([0.0, 1.0]), 0.5)
+    undefined = drawing.CurveWithArea(NOTHING, NOTHING, None, "no lesion pixel")
+    defined = drawing.CurveWithArea(np.array([0.0, 1.0]), np.array([0.0, 1.0]), 0.5)
     figure = drawing.roc({"val": undefined, "official_test": defined}, TITLES)
     assert "validation split, 5 images: no curve,\nno lesion pixel" in words(figure)
     assert "official test\nAUC 0.500" in words(figure)
@@ -137,8 +137,8 @@ EVALUATED = ("val", "test", "official_validation", "official_test", "external")
 def test_any_number_of_images_and_splits_can_be_drawn_without_overlap(splits, images):
     random = np.random.default_rng(0)
     dice, fraction = random.uniform(0, 1, images), random.uniform(0, 1, images)
-    bins = drawing.Reliability(NOTHING, NOTHING, NOTHING, None)
-    one_bin = drawing.Reliability(np.array([0.3]), np.array([0.2]), np.array([7.0]), 0.1)
+    bins = drawing.ReliabilityDiagram(NOTHING, NOTHING, NOTHING, None)
+    one_bin = drawing.ReliabilityDiagram(np.array([0.3]), np.array([0.2]), np.array([7.0]), 0.1)
     titles = {split: f"{split.replace('_', ' ')}, {images} images, threshold 0.50" for split in splits}
     short = {split: words.removesuffix(", threshold 0.50") for split, words in titles.items()}
     counts = {"tp": images, "fp": 1, "fn": 2, "tn": 10**9}
@@ -200,7 +200,7 @@ def test_colours_of_one_chart_can_be_told_apart_without_colour_vision():
     )
     together = (palette.TRUTH, palette.PREDICTION, palette.AGREEMENT)
     for group in (together, (palette.TRAINING, palette.VALIDATION), tuple(palette.SPLITS.values())[1:]):
-        linear = (np.array([palette.rgb(colour) for colour in group]) / 255) ** 2.2
+        linear = (np.array([palette.hex_to_rgb(colour) for colour in group]) / 255) ** 2.2
         for matrix in simulations:
             seen = np.clip(linear @ matrix.T, 0, 1) ** (1 / 2.2)
             apart = np.linalg.norm(seen[:, None] - seen, axis=-1)[np.triu_indices(len(group), 1)]
@@ -208,7 +208,7 @@ def test_colours_of_one_chart_can_be_told_apart_without_colour_vision():
 
 
 def test_the_pixels_of_the_calibration_are_numbers_and_no_formula():
-    bins = drawing.Reliability(np.array([0.1, 0.9]), np.array([0.2, 0.8]), np.array([1_500_000, 90]), 0.1)
+    bins = drawing.ReliabilityDiagram(np.array([0.1, 0.9]), np.array([0.2, 0.8]), np.array([1_500_000, 90]), 0.1)
     figure = drawing.calibration({"val": bins}, TITLES)
     figure.draw_without_rendering()  # the ticks are known then
     drawn = words(figure)

@@ -14,7 +14,7 @@ import lesionseg
 from lesionseg.__main__ import main
 from lesionseg.export.cleaning import clean
 from lesionseg.export.enlarging import enlarge
-from lesionseg.export.shrinking import shrink
+from lesionseg.export.shrinking import shrink_photograph
 from lesionseg.inference import native
 from lesionseg.inference.postprocess import Cleaning
 from lesionseg.networks import NAMES, build_network, weights
@@ -51,13 +51,13 @@ def session(path) -> onnxruntime.InferenceSession:
 def test_photographs_are_shrunk_as_pillow_shrinks_them(height, width):
     pixels = RANDOM.integers(0, 256, (height, width, 3), np.uint8)
     expected = np.asarray(Image.fromarray(pixels).resize((SIZE, SIZE), Image.Resampling.BILINEAR))
-    np.testing.assert_array_equal(shrink(torch.from_numpy(pixels), SIZE).permute(1, 2, 0), expected)
+    np.testing.assert_array_equal(shrink_photograph(torch.from_numpy(pixels), SIZE).permute(1, 2, 0), expected)
 
 
 def test_a_very_tall_photograph_differs_by_one_grey_level_at_most():
     pixels = RANDOM.integers(0, 256, (400, 100, 3), np.uint8)
     expected = np.asarray(Image.fromarray(pixels).resize((SIZE, SIZE), Image.Resampling.BILINEAR)).astype(int)
-    assert np.abs(shrink(torch.from_numpy(pixels), SIZE).permute(1, 2, 0).numpy() - expected).max() <= 1
+    assert np.abs(shrink_photograph(torch.from_numpy(pixels), SIZE).permute(1, 2, 0).numpy() - expected).max() <= 1
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def outline(path: Path, size: tuple[int, int] = (40, 30), white: int = 255) -> P
 
 def find(folder: Path, **options) -> dict[str, tuple[Path, ...]]:
     """(image, mask) by id, or more masks where several make up one."""
-    return {name: (pair.image, *pair.masks) for name, pair in layout.find(folder, **options).pairs.items()}
+    return {name: (pair.image, *pair.masks) for name, pair in layout.find_layout(folder, **options).pairs.items()}
 
 
 def problems(folder: Path) -> list[str]:

@@ -63,7 +63,7 @@ def example(truth: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray 
 
 
 def pixels_of(colour: str, picture: np.ndarray) -> np.ndarray:
-    return (picture == palette.rgb(colour)).all(-1)
+    return (picture == palette.hex_to_rgb(colour)).all(-1)
 
 
 def test_the_error_map_shows_each_kind_of_pixel_in_its_colour():
@@ -87,7 +87,7 @@ def test_outlines_lie_on_the_borders_and_nowhere_else():
     far = (from_truth > 4) & (from_prediction > 4)
     np.testing.assert_array_equal(picture[far], shown.image[far])
     for colour, centre in ((palette.TRUTH, 20), (palette.PREDICTION, 44)):
-        close = np.abs(picture.astype(int) - palette.rgb(colour)).max(-1) < 60
+        close = np.abs(picture.astype(int) - palette.hex_to_rgb(colour)).max(-1) < 60
         for angle in np.linspace(0, 2 * np.pi, 24, endpoint=False):  # all the way round
             x, y = centre + 12 * np.cos(angle), 32 + 12 * np.sin(angle)
             if abs(x - 32) > 2:  # where they cross, the prediction lies above
@@ -100,7 +100,7 @@ def test_a_prediction_of_nothing_but_lesion_is_framed_and_one_of_none_is_not():
     np.testing.assert_array_equal(gallery.outlined(shown, (32, 32)), shown.image)
     shown = example(nothing, everything)
     picture = gallery.outlined(shown, (32, 32))
-    line = np.abs(picture.astype(int) - palette.rgb(palette.PREDICTION)).max(-1) < 60
+    line = np.abs(picture.astype(int) - palette.hex_to_rgb(palette.PREDICTION)).max(-1) < 60
     assert line[[1, -2], 1:-1].all()
     assert line[1:-1, [1, -2]].all()
     np.testing.assert_array_equal(picture[6:-6, 6:-6], shown.image[6:-6, 6:-6])

@@ -15,7 +15,7 @@ from lesionseg.visualize.image_file import png_bytes
 def busy_figure() -> Figure:
     """Thousands of colours, and one pixel of the colour of the truth."""
     pixels = np.random.default_rng(0).integers(0, 256, (80, 80, 3), np.uint8)
-    pixels[40, 40] = palette.rgb(palette.TRUTH)
+    pixels[40, 40] = palette.hex_to_rgb(palette.TRUTH)
     figure = Figure(figsize=(1, 1), dpi=100, facecolor="white")
     figure.figimage(pixels, 10, 10, origin="upper")
     return figure
@@ -30,7 +30,7 @@ def test_few_colours_and_those_with_a_meaning_are_exact(colours):
     picture = opened(png_bytes(busy_figure(), colours))
     assert picture.shape == (100, 100, 3)
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) <= colours
-    assert tuple(picture[50, 50]) == palette.rgb(palette.TRUTH)
+    assert tuple(picture[50, 50]) == palette.hex_to_rgb(palette.TRUTH)
     assert (picture[:10] == 255).all(), "white stays white"
 
 
@@ -44,7 +44,7 @@ def test_the_nearest_colour_of_the_palette_is_taken():
     exact = opened(png_bytes(busy_figure(), 256)).astype(int)
     figure = busy_figure()
     source = np.random.default_rng(0).integers(0, 256, (80, 80, 3), np.uint8)
-    source[40, 40] = palette.rgb(palette.TRUTH)
+    source[40, 40] = palette.hex_to_rgb(palette.TRUTH)
     table = np.unique(exact.reshape(-1, 3), axis=0)
     taken = np.linalg.norm(source.astype(int) - exact[10:90, 10:90], axis=-1)
     best = np.linalg.norm(source.astype(int)[:, :, None] - table, axis=-1).min(-1)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lesionseg.common.errors import InputError
-from lesionseg.download.layout import find, place
+from lesionseg.download.layout import find_layout, place
 
 IDS = ("a", "b_2", "ISIC_0000003")
 
@@ -66,7 +66,7 @@ def test_every_layout_is_read_as_it_comes(tmp_path, name):
         image, mask = (tmp_path / pattern.format(one) for pattern in LAYOUTS[name])
         files(tmp_path, image, mask)
         expected[image.stem] = (image, (mask,))
-    layout = find(tmp_path)
+    layout = find_layout(tmp_path)
     assert {key: (pair.image, pair.masks) for key, pair in layout.pairs.items()} == expected
     assert not layout.passed_over
 
@@ -96,12 +96,12 @@ def test_the_directory_of_a_split_is_kept(tmp_path, name, words):
             one = f"{split}{number}"
             files(tmp_path, *(pattern.format(split=word, id=one) for pattern in SPLITS[name]))
             expected[one] = split
-    assert {key: pair.split for key, pair in find(tmp_path).pairs.items()} == expected
+    assert {key: pair.split for key, pair in find_layout(tmp_path).pairs.items()} == expected
 
 
 def test_nnunet_directories(tmp_path):
     files(tmp_path, "imagesTr/a.png", "labelsTr/a.png", "imagesTs/b.png", "labelsTs/b.png")
-    assert {key: pair.split for key, pair in find(tmp_path).pairs.items()} == {"a": "train", "b": "test"}
+    assert {key: pair.split for key, pair in find_layout(tmp_path).pairs.items()} == {"a": "train", "b": "test"}
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_words_that_only_contain_a_split_are_none(names):
 def test_ids_that_start_anew_in_every_split_are_kept_apart(tmp_path, name):
     for split in ("train", "val"):
         files(tmp_path, *(pattern.format(split=split, id="001") for pattern in SPLITS[name]))
-    pairs = find(tmp_path).pairs
+    pairs = find_layout(tmp_path).pairs
     assert {key: pair.split for key, pair in pairs.items()} == {"train_001": "train", "val_001": "val"}
     for split in ("train", "val"):
         pair = pairs[f"{split}_001"]
@@ -125,7 +125,7 @@ def test_ids_that_start_anew_in_every_split_are_kept_apart(tmp_path, name):
 def test_ids_that_start_anew_in_every_directory_are_kept_apart(tmp_path):
     for batch in ("batch1", "batch2"):
         files(tmp_path, f"images/{batch}/7.jpg", f"masks/{batch}/7.png")
-    pairs = find(tmp_path).pairs
+    pairs = find_layout(tmp_path).pairs
     assert len(pairs) == 2
     assert all(pair.image.parent.name == pair.masks[0].parent.name for pair in pairs.values())
 
@@ -133,13 +133,13 @@ def test_ids_that_start_anew_in_every_directory_are_kept_apart(tmp_path):
 def test_an_image_in_one_split_and_its_mask_in_another(tmp_path):
     files(tmp_path, "images/train/a.jpg", "masks/val/a.png", "images/train/b.jpg", "masks/train/b.png")
     with pytest.raises(InputError, match=r"a\.jpg: in train, but .*a\.png in val"):
-        find(tmp_path)
+        find_layout(tmp_path)
 
 
 @pytest.mark.parametrize("mask", ["{}_mask_{}.png", "{}_segmentation{}.png", "{}_Lesion-{}.png"])
 def test_several_masks_of_one_image(tmp_path, mask):
     files(tmp_path, "a.jpg", mask.format("a", 0), mask.format("a", 1), "b.jpg", "b_mask.png")
-    pairs = find(tmp_path).pairs
+    pairs = find_layout(tmp_path).pairs
     assert pairs["a"].masks == (tmp_path / mask.format("a", 0), tmp_path / mask.format("a", 1))
     assert pairs["b"].masks == (tmp_path / "b_mask.png",)
 
@@ -149,19 +149,19 @@ def test_names_that_look_alike_are_the_same(tmp_path):
     files(
         tmp_path, "images/caf\u00e9.jpg", "masks/cafe\u0301.png", "images/nai\u0308ve.jpg", "masks/na\u00efve_mask.png"
     )
-    assert list(find(tmp_path).pairs) == ["caf\u00e9", "na\u00efve"]
+    assert list(find_layout(tmp_path).pairs) == ["caf\u00e9", "na\u00efve"]
 
 
 def test_an_id_may_end_like_a_mask_in_one_directory(tmp_path):
     files(tmp_path, "p1_lesion.jpg", "p1_lesion_mask.png", "p2_lesion.jpg", "p2_lesion_mask.png")
-    assert list(find(tmp_path).pairs) == ["p1_lesion", "p2_lesion"]
+    assert list(find_layout(tmp_path).pairs) == ["p1_lesion", "p2_lesion"]
 
 
 def test_a_suffix_can_be_named(tmp_path):
     files(tmp_path, "a.jpg", "a_expert.png", "b.jpg", "b_Expert.PNG")
     with pytest.raises(InputError, match=r"4 images and no masks.*_expert \(1\).*_segmentation, _mask.*mask_suffix"):
-        find(tmp_path)
-    assert {name: pair.masks[0].name for name, pair in find(tmp_path, "_expert").pairs.items()} == {
+        find_layout(tmp_path)
+    assert {name: pair.masks[0].name for name, pair in find_layout(tmp_path, "_expert").pairs.items()} == {
         "a": "a_expert.png",
         "b": "b_Expert.PNG",
     }
@@ -169,13 +169,13 @@ def test_a_suffix_can_be_named(tmp_path):
 
 def test_a_suffix_may_be_named_with_its_extension(tmp_path):
     files(tmp_path, "a.jpg", "a_roi.png")
-    assert find(tmp_path, "_roi.png").pairs["a"].masks == (tmp_path / "a_roi.png",)
+    assert find_layout(tmp_path, "_roi.png").pairs["a"].masks == (tmp_path / "a_roi.png",)
 
 
 def test_masks_shown_again_by_annotation_tools_are_passed_over(tmp_path):
     for again in ("SegmentationObject", "SegmentationClassVisualization", "masks_human"):
         files(tmp_path, "img/a.jpg", "masks_machine/a.png", f"{again}/a.png")
-        layout = find(tmp_path)
+        layout = find_layout(tmp_path)
         assert layout.pairs["a"].masks == (tmp_path / "masks_machine/a.png",)
         assert layout.passed_over[f"in {again}/"] == 1
 
@@ -183,13 +183,13 @@ def test_masks_shown_again_by_annotation_tools_are_passed_over(tmp_path):
 def test_two_files_of_each_name_in_one_directory(tmp_path):
     files(tmp_path, "a.jpg", "a.png", "b.jpg", "b.png")
     with pytest.raises(InputError, match=r"two files of each name, such as a\.jpg and a\.png.*directory named masks/"):
-        find(tmp_path)
+        find_layout(tmp_path)
 
 
 def test_names_that_differ_in_case_alone_are_shown_side_by_side(tmp_path):
     files(tmp_path, "images/ISIC_1.jpg", "masks/isic_1.png", "images/b.jpg", "masks/b.png")
     with pytest.raises(InputError, match=r"isic_1\.png: no image .*ISIC_1 differs only in upper and lower"):
-        find(tmp_path)
+        find_layout(tmp_path)
 
 
 def test_what_is_passed_over_is_counted(tmp_path):
@@ -198,7 +198,7 @@ def test_what_is_passed_over_is_counted(tmp_path):
         *("images/a.jpg", "masks/a.png", "images/a_superpixels.png", "notes.txt", "more.txt", ".hidden.jpg", "x.heic"),
         *("PH2/IMD1_roi/IMD1_R1_Label.bmp", "extra/overview.jpg", "extra/poster.jpg"),
     )
-    layout = find(tmp_path)
+    layout = find_layout(tmp_path)
     assert list(layout.pairs) == ["a"]
     assert dict(layout.passed_over) == {
         ".txt": 2,
@@ -213,7 +213,7 @@ def test_what_is_passed_over_is_counted(tmp_path):
 def test_an_image_without_mask_beside_pairs_is_an_error(tmp_path):
     files(tmp_path, "a.jpg", "a_mask.png", "batch2/b.jpg", "batch2/b_mask.png", "batch2/c.jpg", "masks/d.png")
     with pytest.raises(InputError) as error:
-        find(tmp_path)
+        find_layout(tmp_path)
     assert len(error.value.problems) == 2
     assert any("batch2/c.jpg: no mask" in problem for problem in error.value.problems)
     assert any("masks/d.png: no image" in problem for problem in error.value.problems)
@@ -223,7 +223,7 @@ def test_an_image_without_mask_beside_pairs_is_an_error(tmp_path):
 def test_groups_of_another_format_are_not_passed_over(tmp_path, name):
     files(tmp_path, "images/a.jpg", "masks/a.png", name)
     with pytest.raises(InputError, match=r"groups are read from CSV"):
-        find(tmp_path)
+        find_layout(tmp_path)
 
 
 def test_links_to_themselves_and_pipes_are_refused(tmp_path):
@@ -231,7 +231,7 @@ def test_links_to_themselves_and_pipes_are_refused(tmp_path):
     (tmp_path / "images/loop.jpg").symlink_to("loop.jpg")
     os.mkfifo(tmp_path / "images/pipe.jpg")
     with pytest.raises(InputError) as error:
-        find(tmp_path)
+        find_layout(tmp_path)
     assert "is a link to loop.jpg, which does not exist" in error.value.problems[0]
     assert "is a pipe or a device" in error.value.problems[1]
 
@@ -248,7 +248,7 @@ def test_a_link_to_a_directory_is_refused(tmp_path, where):
         target = tmp_path / "moved"
     link.symlink_to(target, target_is_directory=True)
     with pytest.raises(InputError) as error:
-        find(tmp_path / "data")
+        find_layout(tmp_path / "data")
     assert any(
         str(link) in problem and "link to a directory" in problem and str(target) in problem
         for problem in error.value.problems
@@ -261,7 +261,7 @@ def test_links_to_files_and_a_link_as_the_folder_are_fine(tmp_path):
     (tmp_path / "data/a.jpg").symlink_to(tmp_path / "store/1.jpg")
     (tmp_path / "data/a_mask.png").symlink_to("../store/1_mask.png")
     (tmp_path / "link").symlink_to(tmp_path / "data", target_is_directory=True)
-    assert list(find(tmp_path / "link").pairs) == ["a"]
+    assert list(find_layout(tmp_path / "link").pairs) == ["a"]
 
 
 UNFETCHED = {
@@ -281,14 +281,14 @@ def test_what_is_kept_elsewhere_is_named_with_the_command_that_fetches_it(tmp_pa
     else:
         (tmp_path / "images/b.jpg").symlink_to(content)
     with pytest.raises(InputError) as error:
-        find(tmp_path)
+        find_layout(tmp_path)
     assert any("images/b.jpg" in problem and said in problem for problem in error.value.problems)
 
 
 def test_data_that_dvc_has_not_fetched(tmp_path):
     files(tmp_path, "images/a.jpg", "masks.dvc")
     with pytest.raises(InputError, match=r"masks\.dvc: .* dvc pull"):
-        find(tmp_path)
+        find_layout(tmp_path)
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="permissions do not bind here")
@@ -297,7 +297,7 @@ def test_files_and_directories_without_permission(tmp_path):
     (tmp_path / "a.jpg").chmod(0)
     (tmp_path / "b").chmod(0)
     with pytest.raises(InputError) as error:
-        find(tmp_path)
+        find_layout(tmp_path)
     (tmp_path / "b").chmod(0o700)
     assert any("a.jpg: no permission" in problem for problem in error.value.problems)
     assert any("b: no permission to list" in problem for problem in error.value.problems)
@@ -306,4 +306,4 @@ def test_files_and_directories_without_permission(tmp_path):
 def test_a_name_too_long_for_a_copy(tmp_path):
     files(tmp_path, f"{'é' * 120}.jpg", f"{'é' * 120}_m.png", "a.jpg", "a_mask.png")
     with pytest.raises(InputError, match=r"its name is 240 bytes long, expected at most 200; rename"):
-        find(tmp_path)
+        find_layout(tmp_path)

@@ -13,7 +13,7 @@ from lesionseg.__main__ import main
 from lesionseg.predict import command
 from lesionseg.predict.lesions import components
 from lesionseg.predict.pictures import overlay, write_png
-from lesionseg.predict.rings import filled
+from lesionseg.predict.rings import mask_from_rings
 from lesionseg.predict.targets import written_before
 from tiny_data import write_undecided_model
 
@@ -122,7 +122,7 @@ def test_geojson_is_the_mask_in_corners_of_pixels(result, name):
         for ring in feature["geometry"]["coordinates"]:
             assert ring[0] == ring[-1]
             rings.append(np.array(ring[:-1]))
-    np.testing.assert_array_equal(filled(rings, mask.shape), mask)
+    np.testing.assert_array_equal(mask_from_rings(rings, mask.shape), mask)
     assert len(content["features"]) == int(rows(result)[name]["components"])
 
 
@@ -151,7 +151,7 @@ def test_coco_is_the_masks_with_their_boxes_and_areas(result):
 def decoded(segmentation, shape):
     """As COCO defines them: polygons, or runs of 0 and 1 down the columns."""
     if isinstance(segmentation, list):
-        return filled([np.array(ring).reshape(-1, 2) for ring in segmentation], shape)
+        return mask_from_rings([np.array(ring).reshape(-1, 2) for ring in segmentation], shape)
     values = np.arange(len(segmentation["counts"])) % 2
     return np.repeat(values, segmentation["counts"]).astype(np.uint8).reshape(segmentation["size"][::-1]).T
 

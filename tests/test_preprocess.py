@@ -556,7 +556,7 @@ def test_memory_does_not_grow_with_the_number_of_pairs(tmp_path):
     program = """
 import resource, sys
 from pathlib import Path
-from lesionseg.preprocess.dataset import Settings, process
+from lesionseg.preprocess.dataset import DataSetSettings, process
 from lesionseg.formats.manifest import Pair
 count, out = int(sys.argv[1]), Path(sys.argv[2])
 held_out = Path(f"{out}_held_out")
@@ -566,7 +566,7 @@ pairs = [
     Pair(f"I{i:04d}", "images/L000.jpg", "masks/L000_segmentation.png", 90, 70, str(i), str(i), "training", "folder")
     for i in range(count)
 ]
-settings = Settings(size=256, validation_fraction=0.2, duplicate_distance=None)
+settings = DataSetSettings(size=256, validation_fraction=0.2, duplicate_distance=None)
 process(Path("data/raw"), pairs, (out, held_out), settings, workers=2)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

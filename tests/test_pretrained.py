@@ -4,7 +4,7 @@ import numpy as np
 
 import lesionseg
 from conftest import REPOSITORY
-from lesionseg.download.dermoscopy import draw
+from lesionseg.download.dermoscopy import draw_photograph
 from lesionseg.formats import weights_file
 from lesionseg.networks import weights
 
@@ -15,7 +15,7 @@ def test_it_outlines_lesions_that_are_drawn():
     model = lesionseg.load(FOLDER)
     overlaps = []
     for number in range(4):
-        photograph, truth = draw(0, number)
+        photograph, truth = draw_photograph(0, number)
         mask, truth = model.predict(photograph) > 0, truth > 0
         assert mask.shape == truth.shape
         overlaps.append(2 * np.sum(mask & truth) / (mask.sum() + truth.sum()))

@@ -36,7 +36,7 @@ def render(root: Path, examples: int = 2) -> str:
     predictions = read_predictions(root / "data/evaluation", len(both.samples), both.images.shape[1:3])
     results = read_results(root / "data/evaluation", root / "plots", root / "models/trained")
     shown = list(gallery.galleries(results, predictions, both, examples, 0))
-    return report.render(results, shown, list(charts(results)), read_json(root / "data/summary/summary.json"))
+    return report.render_page(results, shown, list(charts(results)), read_json(root / "data/summary/summary.json"))
 
 
 @pytest.fixture(scope="module")

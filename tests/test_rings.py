@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from lesionseg.predict.rings import filled, polygons
+from lesionseg.predict.rings import mask_from_rings, polygons
 
 
 def area(ring: np.ndarray) -> float:
@@ -26,14 +26,14 @@ def masks():
 def test_mask_to_outline_to_mask_is_the_same_to_the_pixel(mask):
     found = polygons(mask)
     rings = [ring for polygon in found for ring in (polygon.outer, *polygon.holes)]
-    np.testing.assert_array_equal(filled(rings, mask.shape), mask)
+    np.testing.assert_array_equal(mask_from_rings(rings, mask.shape), mask)
     assert len(found) == cv2.connectedComponents(mask, connectivity=4)[0] - 1
     assert sum(area(ring) for ring in rings) == mask.sum()
     components = np.zeros(mask.shape, int)
     for polygon in found:
         assert area(polygon.outer) > 0
         assert all(area(hole) < 0 for hole in polygon.holes)
-        one = filled([polygon.outer, *polygon.holes], mask.shape)
+        one = mask_from_rings([polygon.outer, *polygon.holes], mask.shape)
         assert cv2.connectedComponents(one, connectivity=4)[0] == 2, "a polygon is one component with its own holes"
         components += one
     np.testing.assert_array_equal(components, mask)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from lesionseg.common.errors import InputError
 from lesionseg.download import synthetic
-from lesionseg.download.dermoscopy import draw
+from lesionseg.download.dermoscopy import draw_photograph
 from lesionseg.download.subset import choose_subset
 from lesionseg.download.synthetic import fetch
 
@@ -19,7 +19,7 @@ from lesionseg.download.synthetic import fetch
 @pytest.fixture(scope="module")
 def drawn() -> list[tuple[np.ndarray, np.ndarray]]:
     """100 images of the default series: image (H, W, 3) uint8, mask (H, W) bool."""
-    return [(image, mask > 0) for image, mask in (draw(0, index) for index in range(100))]
+    return [(image, mask > 0) for image, mask in (draw_photograph(0, index) for index in range(100))]
 
 
 def fetched(target: Path, **changes) -> list:
@@ -35,12 +35,12 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_an_image_depends_on_its_seed_and_number_alone():
-    draw(5, 0)  # leaves no state behind
-    image, mask = draw(5, 3)
-    again, mask_again = draw(5, 3)
+    draw_photograph(5, 0)  # leaves no state behind
+    image, mask = draw_photograph(5, 3)
+    again, mask_again = draw_photograph(5, 3)
     np.testing.assert_array_equal(image, again)
     np.testing.assert_array_equal(mask, mask_again)
-    for other, _ in (draw(5, 4), draw(6, 3)):
+    for other, _ in (draw_photograph(5, 4), draw_photograph(6, 3)):
         assert other.shape != image.shape or (other != image).any()
 
 
@@ -50,7 +50,7 @@ def test_one_thread_or_many_draw_the_same():
         results = []
         for count in (1, 4):
             cv2.setNumThreads(count)
-            results.append([draw(0, index) for index in range(3)])
+            results.append([draw_photograph(0, index) for index in range(3)])
     finally:
         cv2.setNumThreads(threads)
     for (image, mask), (other, other_mask) in zip(*results, strict=True):

@@ -45,7 +45,7 @@ COPIES = {
 
 @pytest.mark.parametrize("change", COPIES)
 def test_a_copy_is_found_among_others(others, change):
-    ((first, second, correlation),) = views.find(described([*others, COPIES[change](others[5])]), range(9))
+    ((first, second, correlation),) = views.find_other_views(described([*others, COPIES[change](others[5])]), range(9))
     assert (first, second) == (5, 8)
     assert views.CONFIRM <= correlation <= 1.0001
 
@@ -67,30 +67,30 @@ def test_what_only_looks_alike_is_not_taken_for_one_picture(others):
     lesions = [part(image, *random.uniform(0, 0.3, 2), 1.4) for image in others]
     plain = [Image.new("RGB", (256, 256), colour) for colour in ("black", "pink", "pink")]
     images = [*lesions, *map(framed, lesions), *plain]
-    found = {(first, second) for first, second, _ in views.find(described(images), range(len(images)))}
+    found = {(first, second) for first, second, _ in views.find_other_views(described(images), range(len(images)))}
     assert found <= {(number, number + 8) for number in range(8)}, "with and without the lens it is one picture"
 
 
 def test_only_the_images_asked_for_are_compared(others):
     rows = described([others[0], others[1], others[0], others[1]])
-    assert [match[:2] for match in views.find(rows, [0, 1, 2])] == [(0, 2)]
-    assert views.find(rows, []) == []
-    assert views.find(rows[:0], []) == []
+    assert [match[:2] for match in views.find_other_views(rows, [0, 1, 2])] == [(0, 2)]
+    assert views.find_other_views(rows, []) == []
+    assert views.find_other_views(rows[:0], []) == []
 
 
 def test_what_is_found_does_not_depend_on_the_block(others, monkeypatch):
     rows = described([*others, *(part(image, 0.1, 0.1, 1.2) for image in others)])
-    whole = views.find(rows, range(16))
+    whole = views.find_other_views(rows, range(16))
     monkeypatch.setattr(views, "BLOCK", 3)
     assert len(whole) >= 7
-    assert views.find(rows, range(16)) == whole
+    assert views.find_other_views(rows, range(16)) == whole
 
 
 def test_of_many_copies_each_has_its_best(others, monkeypatch):
     """The best few of each image are compared, and still all copies are joined."""
     monkeypatch.setattr(views, "BEST", 2)
     rows = described([part(others[0], number / 50, 0, 1.25) for number in range(10)])
-    linked = {image for match in views.find(rows, range(10)) for image in match[:2]}
+    linked = {image for match in views.find_other_views(rows, range(10)) for image in match[:2]}
     assert linked == set(range(10))
 
 
@@ -109,5 +109,7 @@ TWICE = {
 def test_the_known_views_of_isic_2018_and_nothing_else():
     paths = sorted((REAL / "isic2018-crop512/images").glob("*.jpg"))
     rows = np.stack([views.describe(read_rgb(path, 256)[0]) for path in paths])
-    found = {(paths[first].stem, paths[second].stem) for first, second, _ in views.find(rows, range(len(rows)))}
+    found = {
+        (paths[first].stem, paths[second].stem) for first, second, _ in views.find_other_views(rows, range(len(rows)))
+    }
     assert found == TWICE

@@ -23,10 +23,9 @@ import documents  # noqa: E402
 import gate  # noqa: E402
 
 from lesionseg.common.errors import InputError  # noqa: E402
-from lesionseg.common.text import markdown as as_text  # noqa: E402
-from lesionseg.common.text import printable  # noqa: E402
+from lesionseg.common.text import markdown, printable  # noqa: E402
 from lesionseg.compare import comparison, table  # noqa: E402
-from lesionseg.compare.command import images, interval, markdown  # noqa: E402
+from lesionseg.compare.command import image_counts, interval_text, markdown_table  # noqa: E402
 from lesionseg.scoring.bootstrap import Resampling  # noqa: E402
 
 MARK = "<!-- lesionseg report -->"  # the workflow finds its comment by this first line
@@ -141,20 +140,22 @@ def scores(base: str) -> str:
         raise Cannot(" ".join(["the two sides share no image.", *compared.notes]))
     rows = [
         (
-            as_text(f"{each.split} {each.score}"),
+            markdown(f"{each.split} {each.score}"),
             f"{each.a:.4f}",
             f"{each.b:.4f}",
             f"{each.change:+.4f}",
-            interval(each),
+            interval_text(each),
             _bold(each),
         )
         for each in compared.differences
         if each.word in WORDS
     ]
-    notes = [*map(as_text, images(compared)), *map(as_text, compared.notes)]
+    notes = [*map(markdown, image_counts(compared)), *map(markdown, compared.notes)]
     if not rows:
         return "\n".join(["No change: every image scores as before.", "", *notes])
-    return "\n".join([markdown(("score", "before", "after", "change", "95 % interval, paired", ""), rows), "", *notes])
+    return "\n".join(
+        [markdown_table(("score", "before", "after", "change", "95 % interval, paired", ""), rows), "", *notes]
+    )
 
 
 def _bold(each: comparison.Difference) -> str:
@@ -168,9 +169,11 @@ def metrics(base: str) -> str:
     for path in declared:
         gone, different = changes(base, path)
         missing += [f"{path}: {name}" for name in gone]
-        rows += [(as_text(path), as_text(name), *map(_value, pair), _change(*pair)) for name, pair in different.items()]
+        rows += [
+            (markdown(path), markdown(name), *map(_value, pair), _change(*pair)) for name, pair in different.items()
+        ]
     missing += [f"{path}: not declared in dvc.yaml" for path in metrics_files(base) if path not in declared]
-    shown = markdown(("file", "metric", "before", "after", "change"), rows) if rows else "No change."
+    shown = markdown_table(("file", "metric", "before", "after", "change"), rows) if rows else "No change."
     if missing:
         raise Cannot(
             "metrics of the merge base that this branch lacks (deleted or renamed): " + "; ".join(missing), shown
@@ -180,7 +183,7 @@ def metrics(base: str) -> str:
 
 def _value(value: object) -> str:
     """A value for a cell, as text, even if a pull request sets a parameter to Markdown."""
-    return "" if value is None else f"{value:.5g}" if isinstance(value, float) else as_text(str(value))
+    return "" if value is None else f"{value:.5g}" if isinstance(value, float) else markdown(str(value))
 
 
 def _change(old: object, new: object) -> str:
@@ -197,9 +200,9 @@ def parameters(base: str) -> str:
         if text(base, path) is None and text("HEAD", path) is None:
             continue
         gone, different = changes(base, path)
-        rows += [(path, as_text(name), _value(old), _value(new)) for name, (old, new) in different.items()]
-        rows += [(path, as_text(name), "", "removed") for name in gone]
-    return markdown(("file", "name", "before", "after"), rows) if rows else "No change."
+        rows += [(path, markdown(name), _value(old), _value(new)) for name, (old, new) in different.items()]
+        rows += [(path, markdown(name), "", "removed") for name in gone]
+    return markdown_table(("file", "name", "before", "after"), rows) if rows else "No change."
 
 
 def stages(base: str) -> str:
@@ -214,11 +217,13 @@ def stages(base: str) -> str:
     ran = [name for name, entry in new.items() if old.get(name) != entry]
     results = [name for name in ran if old.get(name, {}).get("outs") != new[name].get("outs")]
     lines = [
-        f"Ran again: {', '.join(map(as_text, ran)) or 'none'}."
-        + (f" With a different result: {', '.join(map(as_text, results)) or 'none'}." if ran else "")
+        f"Ran again: {', '.join(map(markdown, ran)) or 'none'}."
+        + (f" With a different result: {', '.join(map(markdown, results)) or 'none'}." if ran else "")
     ]
     found = gate.problems(Path.cwd())
-    lines += [f"**{as_text(problem)}**" for problem in found] or ["dvc.lock belongs to this code and these parameters."]
+    lines += [f"**{markdown(problem)}**" for problem in found] or [
+        "dvc.lock belongs to this code and these parameters."
+    ]
     return "\n\n".join(lines)
 
 
@@ -244,9 +249,9 @@ def pictures(base: str, folder: Path | None) -> str:
                 target.write_bytes(git("show", f"{commit}:{name}").stdout)
                 cells.append(f"![{side}]({quote(target.as_posix())})")
             else:
-                cells.append(f"git show {commit[:9]}:{as_text(name)}")
-        rows.append((as_text(name), *cells))
-    return markdown(("picture", "before", "after"), rows)
+                cells.append(f"git show {commit[:9]}:{markdown(name)}")
+        rows.append((markdown(name), *cells))
+    return markdown_table(("picture", "before", "after"), rows)
 
 
 SECTIONS: tuple[tuple[str, Callable[[str], str]], ...] = (
@@ -262,19 +267,19 @@ def report(base: str, folder: Path | None) -> tuple[str, list[str]]:
     try:
         commit = merge_base(base)
     except Cannot as error:
-        return f"{MARK}\n## Could not compare\n\n- {as_text(error.reason)}\n", [error.reason]
+        return f"{MARK}\n## Could not compare\n\n- {markdown(error.reason)}\n", [error.reason]
     body, failed = [], []
     for title, section in (*SECTIONS, ("Pictures", lambda at: pictures(at, folder))):
         try:
             content = section(commit)
         except Cannot as error:
             failed.append(f"{title}: {error.reason}")
-            content = f"**Could not compare:** {as_text(error.reason)}\n\n{error.besides}"
+            content = f"**Could not compare:** {markdown(error.reason)}\n\n{error.besides}"
         body.append(f"### {title}\n\n{content}\n")
     head = git("rev-parse", "--short=9", "HEAD").stdout.decode().strip()
-    top = [MARK, f"## {head} against the merge base {commit[:9]} with {as_text(base)}", ""]
+    top = [MARK, f"## {head} against the merge base {commit[:9]} with {markdown(base)}", ""]
     if failed:
-        top += ["**Could not compare:**", "", *(f"- {as_text(reason)}" for reason in failed), ""]
+        top += ["**Could not compare:**", "", *(f"- {markdown(reason)}" for reason in failed), ""]
     whole = "\n".join([*top, *body])
     if len(whole) > LARGEST:
         whole = whole[:LARGEST].rpartition("\n")[0] + "\n\n(Cut here: the rest is too long for a comment.)\n"

@@ -58,7 +58,7 @@ class Estimate:
         return f"{self.value:.3f} ({self.low:.3f}–{self.high:.3f})"
 
 
-def split_scores(images: table.Table, split: str) -> dict[str, Estimate]:
+def split_scores(images: table.ImageTable, split: str) -> dict[str, Estimate]:
     """Every score of a split: `pooled dice`, `per image iou`, `threshold_jaccard`, `failures`, …"""
     keys = [key for key in images.rows if key[0] == split]
     counts = images.counts(keys)
@@ -94,7 +94,7 @@ def run_table(folder: Path) -> Iterator[str]:
             yield from _rows(alone, split, f"{SPLITS[split]}, network {number} alone")
 
 
-def _rows(images: table.Table, split: str, title: str) -> Iterator[str]:
+def _rows(images: table.ImageTable, split: str, title: str) -> Iterator[str]:
     found = split_scores(images, split)
     official = [str(found["threshold_jaccard"]), str(found["failures"])]
     for how, last in (("pooled", ["", ""]), ("per image", official)):
@@ -157,7 +157,7 @@ def recorded_runs() -> list[str]:
     return sorted(path.parent.name for path in RUNS.glob("*/run.yaml"))
 
 
-def read(path: Path) -> table.Table:
+def read(path: Path) -> table.ImageTable:
     return table.read(path.read_text("utf-8"), str(path))
 
 

@@ -28,34 +28,42 @@ def run(options: argparse.Namespace) -> None:
         raise InputError([f"{options.a} and {options.b} share no image that can be compared", *notes])
     print(f"A: {options.a}\nB: {options.b}\n")
     rows = [_cells(each) for each in compared.differences]
-    print(markdown(HEAD, rows) if options.markdown else columns(HEAD, rows))
+    print(markdown_table(HEAD, rows) if options.markdown else plain_table(HEAD, rows))
     print()
-    for line in (*images(compared), *notes):
+    for line in (*image_counts(compared), *notes):
         print(printable(line))
 
 
-def images(compared: Comparison) -> Iterable[str]:
+def image_counts(compared: Comparison) -> Iterable[str]:
     """How many images of each split the scores rest on."""
     return [f"{split}: compared on {number} images." for split, number in compared.images.items()]
 
 
 def _cells(difference: Difference) -> tuple[str, ...]:
     split, score, a, b, _, _, word = difference
-    return (printable(split), score, f"{a:.4f}", f"{b:.4f}", f"{difference.change:+.4f}", interval(difference), word)
+    return (
+        printable(split),
+        score,
+        f"{a:.4f}",
+        f"{b:.4f}",
+        f"{difference.change:+.4f}",
+        interval_text(difference),
+        word,
+    )
 
 
-def interval(difference: Difference) -> str:
+def interval_text(difference: Difference) -> str:
     """The interval of the change as text, "none" where there are too few images."""
     return "none" if difference.low != difference.low else f"{difference.low:+.4f} to {difference.high:+.4f}"
 
 
-def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table; what would end a cell or a line is text."""
     table = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in (head, ["---"] * len(head), *rows)]
     return "\n".join(f"| {' | '.join(row)} |" for row in table)
 
 
-def columns(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def plain_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """The same table in columns for a terminal."""
     table = [head, *rows]
     widths = [max(len(row[column]) for row in table) for column in range(len(head))]

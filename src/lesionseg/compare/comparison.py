@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lesionseg.compare.table import COUNTS, IDENTITY, Table
+from lesionseg.compare.table import COUNTS, IDENTITY, ImageTable
 from lesionseg.scoring import scores
 from lesionseg.scoring.bootstrap import Resampling, intervals, too_few
 from lesionseg.scoring.counts import Counts
@@ -47,7 +47,7 @@ class Comparison(NamedTuple):
 
 
 def compare(
-    a: Table, b: Table, resampling: Resampling, trained_on: dict[str, set[str] | None] | None = None
+    a: ImageTable, b: ImageTable, resampling: Resampling, trained_on: dict[str, set[str] | None] | None = None
 ) -> Comparison:
     """Compare two per-image tables.
 
@@ -67,7 +67,9 @@ def compare(
     return Comparison(differences, images, notes)
 
 
-def _shared(a: Table, b: Table, trained_on: dict[str, set[str] | None]) -> tuple[dict[str, list[Key]], list[str]]:
+def _shared(
+    a: ImageTable, b: ImageTable, trained_on: dict[str, set[str] | None]
+) -> tuple[dict[str, list[Key]], list[str]]:
     """The comparable images of each split that either run was evaluated on, and notes on what was left out."""
     shared: dict[str, list[Key]] = {}
     notes = []
@@ -109,7 +111,7 @@ def _shared(a: Table, b: Table, trained_on: dict[str, set[str] | None]) -> tuple
     return shared, notes
 
 
-def _same_image(a: Table, b: Table, key: Key) -> bool:
+def _same_image(a: ImageTable, b: ImageTable, key: Key) -> bool:
     return all(float(a.rows[key][name]) == float(b.rows[key][name]) for name in IDENTITY)
 
 
@@ -118,12 +120,14 @@ def _some(keys: Sequence[Key]) -> str:
     return f"{len(keys)} image{'s' * (len(keys) != 1)} ({names}{', …' if len(keys) > 3 else ''})"
 
 
-def _groups(a: Table, b: Table, keys: Sequence[Key]) -> list[str]:
+def _groups(a: ImageTable, b: ImageTable, keys: Sequence[Key]) -> list[str]:
     """The duplicate groups by the run that merges more images."""
     return min(a.groups(keys), b.groups(keys), key=lambda groups: len(set(groups)))
 
 
-def _differences(split: str, a: Table, b: Table, keys: list[Key], resampling: Resampling) -> Iterator[Difference]:
+def _differences(
+    split: str, a: ImageTable, b: ImageTable, keys: list[Key], resampling: Resampling
+) -> Iterator[Difference]:
     pairs = list(_scores(a, b, keys))
 
     def changes(weights: np.ndarray) -> np.ndarray:
@@ -136,7 +140,7 @@ def _differences(split: str, a: Table, b: Table, keys: list[Key], resampling: Re
         yield Difference(split, name, before, after, low, high, _word(name, before, after, low, high))
 
 
-def _scores(a: Table, b: Table, keys: list[Key]) -> Iterator[tuple[str, Score, Score]]:
+def _scores(a: ImageTable, b: ImageTable, keys: list[Key]) -> Iterator[tuple[str, Score, Score]]:
     """Yield a score's name, its function for A and for B. Pooled scores need pixel counts in both tables."""
     if a.has(COUNTS) and b.has(COUNTS):
         for name in POOLED:

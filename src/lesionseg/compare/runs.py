@@ -14,26 +14,28 @@ SAMPLES = "data/processed/samples.csv"  # in DVC's cache: there after a run, `dv
 TRAINED = ("train", "val")
 
 
-class Run(NamedTuple):
-    table: table.Table
+class EvaluatedRun(NamedTuple):
+    table: table.ImageTable
     trained_on: set[str] | None  # ids of the splits train and val; None if the data is not there
 
 
-def read(name: str) -> Run:
+def read(name: str) -> EvaluatedRun:
     """The run called `name`: an existing folder or per_image.csv, else a git revision, else an experiment.
 
     A folder is the top of a checkout (`.` is this one). A revision needs no data, as the table is in git.
     """
     path = Path(name)
     if path.is_file():
-        return Run(table.read(_text(path), name), None)
+        return EvaluatedRun(table.read(_text(path), name), None)
     if path.is_dir():
         if not (path / PER_IMAGE).is_file():
             raise InputError(f"{name}: found no {PER_IMAGE} there, expected a checkout in which `dvc repro` has run")
         samples = path / SAMPLES
-        return Run(table.read(_text(path / PER_IMAGE), name), _trained(_text(samples)) if samples.is_file() else None)
+        return EvaluatedRun(
+            table.read(_text(path / PER_IMAGE), name), _trained(_text(samples)) if samples.is_file() else None
+        )
     commit = resolve(name)
-    return Run(table.read(show(commit, PER_IMAGE), name), _trained_at(commit))
+    return EvaluatedRun(table.read(show(commit, PER_IMAGE), name), _trained_at(commit))
 
 
 def resolve(name: str) -> str:

@@ -17,7 +17,7 @@ SCORES = ("dice", "iou", "jaccard_native")
 
 
 @dataclass(frozen=True)
-class Table:
+class ImageTable:
     """The evaluated images of one run, one row each: `rows` in the order of the file, cells as text.
 
     Keys are (split, id). Columns that an older table lacks (`group`, the counts) are simply missing.
@@ -50,7 +50,7 @@ class Table:
         return [self.rows[key].get("group") or key[1] for key in keys]
 
 
-def read(text: str, name: str) -> Table:
+def read(text: str, name: str) -> ImageTable:
     """Parse the text of a per_image.csv; `name` stands for it in messages.
 
     Raises InputError for missing columns, a cell that is not a number, or an image that appears twice.
@@ -79,7 +79,7 @@ def read(text: str, name: str) -> Table:
         raise InputError(problems)
     if not rows:
         raise InputError(f"{name}: no image in it; run `dvc repro evaluate`")
-    return Table(name, rows, columns)
+    return ImageTable(name, rows, columns)
 
 
 def _is_number(cell: str | None) -> bool:

@@ -59,7 +59,7 @@ SKINS = np.array(  # diffuse reflectance, sRGB
 SKIN_SHARES = (0.17, 0.2, 0.12, 0.08, 0.13, 0.12, 0.08, 0.06, 0.04)
 
 
-def draw(seed: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+def draw_photograph(seed: int, index: int) -> tuple[np.ndarray, np.ndarray]:
     """Return image `index` of the series `seed`: (H, W, 3) uint8 RGB, and its mask, (H, W) uint8 0 or 255."""
     rng = np.random.default_rng((seed, index))
     height, width = _size(rng)

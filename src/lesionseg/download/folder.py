@@ -22,7 +22,7 @@ from lesionseg.common.parallel import ordered_map
 from lesionseg.download import labels as mask_labels
 from lesionseg.download import pseudonyms
 from lesionseg.download.labels import Labels
-from lesionseg.download.layout import Layout, Located, counted, find
+from lesionseg.download.layout import Layout, Located, counted, find_layout
 from lesionseg.download.side_tables import read_side_tables
 from lesionseg.download.subset import choose_subset
 from lesionseg.formats import groups, metadata, notices
@@ -51,12 +51,12 @@ def fetch(
 ) -> list[Pair]:
     """Copy `limit` of the pairs in `folder` (None: all) to `target`, with `workers` threads.
 
-    Tables beside the images go to groups.csv and metadata.csv (see formats). Raises what `layout.find`,
-    `read_side_tables` and `choose` raise before anything is written, and InputError with a line for every mask that
-    does not fit the labels.
+    Tables beside the images go to groups.csv and metadata.csv (see formats). Raises what `find_layout`,
+    `read_side_tables` and `choose_subset` raise before anything is written, and InputError with a line for every
+    mask that does not fit the labels.
     """
     labels = reading.labels
-    layout = find(folder, reading.mask_suffix)
+    layout = find_layout(folder, reading.mask_suffix)
     _check_not_exchanged(folder, layout.pairs)
     tables = read_side_tables(folder, {path: _names(layout, path.parent) for path in layout.tables})
     chosen = choose_subset(layout.pairs, limit, seed)

@@ -76,7 +76,7 @@ class _File:
     stem: str  # in Unicode's composed form, so that names that look the same are the same
 
 
-def find(folder: Path, mask_suffix: str | None = None) -> Layout:
+def find_layout(folder: Path, mask_suffix: str | None = None) -> Layout:
     """Return the pairs in `folder`.
 
     `mask_suffix` is a suffix of masks' names to look for besides the known ones. Raises InputError if the folder is

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from lesionseg.common.errors import InputError
 from lesionseg.common.parallel import ordered_process_map
-from lesionseg.download.dermoscopy import draw
+from lesionseg.download.dermoscopy import draw_photograph
 from lesionseg.download.subset import choose_subset
 from lesionseg.formats.manifest import Pair
 
@@ -47,7 +47,7 @@ def fetch(target: Path, *, count: int, limit: int | None, seed: int, workers: in
 def _draw_pair(target: Path, seed: int, drawn: tuple[str, int]) -> Pair:
     """Draw, encode and write the pair with this name and number."""
     name, number = drawn
-    image, mask = draw(seed, number)
+    image, mask = draw_photograph(seed, number)
     height, width = mask.shape
     image_file, mask_file = f"images/{name}.jpg", f"masks/{name}_segmentation.png"
     image_sha256 = _write(target / image_file, image, "JPEG", quality=JPEG_QUALITY)

@@ -111,7 +111,7 @@ class Evaluated:
 def write(folder: Path, evaluated: Evaluated) -> None:
     """Write the card to `folder`."""
     with atomic(folder / NAME) as temporary:
-        temporary.write_text(render(evaluated), encoding="utf-8")
+        temporary.write_text(render_card(evaluated), encoding="utf-8")
 
 
 def source(name: str) -> Source:
@@ -119,7 +119,7 @@ def source(name: str) -> Source:
     return SOURCES.get(name, OWN)
 
 
-def render(evaluated: Evaluated) -> str:
+def render_card(evaluated: Evaluated) -> str:
     """The card as text."""
     template = resources.files(__package__).joinpath("card.md.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(

@@ -17,8 +17,8 @@ from lesionseg.scoring.counts import Counts
 
 
 @dataclass
-class Outcome:
-    """What the metrics of one image are computed from."""
+class MaskPair:
+    """The predicted and the true mask of one image: what its metrics are computed from."""
 
     counts: Counts  # pixels at the network's resolution
     native_counts: Counts  # pixels at native size, against the original mask
@@ -42,7 +42,7 @@ class Metric:
 
     name: str  # its column in per_image.csv, and its mean in detail.json
     label: str  # on the page
-    of: Callable[[Outcome], float]
+    of: Callable[[MaskPair], float]
     decimals: int = 4  # in per_image.csv
     mean_name: str = ""  # what its mean is called, if not `name`
 
@@ -106,6 +106,6 @@ def labels() -> dict[str, str]:
     return {metric.name: metric.label for section in METRICS.values() for metric in section}
 
 
-def measure_all(outcome: Outcome) -> dict[str, float]:
+def measure_all(pair: MaskPair) -> dict[str, float]:
     """Every metric of one image by name."""
-    return {metric.name: float(metric.of(outcome)) for section in METRICS.values() for metric in section}
+    return {metric.name: float(metric.of(pair)) for section in METRICS.values() for metric in section}

@@ -7,7 +7,7 @@ import numpy as np
 
 from lesionseg.evaluate.boundary import touches_border
 from lesionseg.evaluate.histogram import histogram
-from lesionseg.evaluate.image_metrics import Outcome, measure_all
+from lesionseg.evaluate.image_metrics import MaskPair, measure_all
 from lesionseg.evaluate.photograph import contrast, hair
 from lesionseg.inference import native
 from lesionseg.inference.postprocess import Cleaning, cleaned
@@ -66,7 +66,7 @@ def measure(maps: Maps, truth: Truth, level: int, cleaning: Cleaning) -> Measure
         plain=plain_counts,
         plain_native=plain_native,
         histogram=histogram(final, truth.mask),
-        metrics=measure_all(Outcome(counts, counts_native, at_native, original)),
+        metrics=measure_all(MaskPair(counts, counts_native, at_native, original)),
         properties={
             "lesion_fraction": (counts_native.tp + counts_native.fn) / original.size,
             "predicted_fraction": (counts_native.tp + counts_native.fp) / original.size,

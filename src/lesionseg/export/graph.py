@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lesionseg.common.errors import InputError
 from lesionseg.export.cleaning import clean
 from lesionseg.export.enlarging import enlarge
-from lesionseg.export.shrinking import shrink
+from lesionseg.export.shrinking import shrink_photograph
 from lesionseg.inference.prediction import average_views, quantised
 from lesionseg.inference.refine import marginals
 from lesionseg.inference.settings import Settings
@@ -42,7 +42,7 @@ class WholeModel(nn.Module):
 
     def forward(self, photograph: Tensor) -> tuple[Tensor, ...]:
         settings, level = self.settings, self.settings.level
-        small = shrink(photograph, self.size)[None].float() / 255
+        small = shrink_photograph(photograph, self.size)[None].float() / 255
         _, averaged = average_views(self.network, small, settings.test_time_augmentation)
         probabilities = quantised(averaged[0])
         if settings.refinement == "crf":

@@ -15,7 +15,7 @@ from torch import Tensor
 BITS = 22  # after the binary point of Pillow's filters
 
 
-def shrink(photograph: Tensor, size: int) -> Tensor:
+def shrink_photograph(photograph: Tensor, size: int) -> Tensor:
     """uint8 (height, width, 3) of any size -> uint8 (3, size, size)."""
     narrow = _resized(photograph.permute(1, 2, 0), size)  # (size, 3, height)
     return _resized(narrow.permute(2, 1, 0), size).permute(1, 0, 2)

@@ -33,7 +33,7 @@ def outlined(image: np.ndarray, masks: Mapping[str, np.ndarray], size: tuple[int
     for name, width, colour, opacity in LINES:
         if name in distances:
             cover = opacity * np.clip(thickness * width / 2 + 0.5 - distances[name], 0, 1)[..., None]
-            picture += cover * (np.array(rgb(colour), np.float32) - picture)
+            picture += cover * (np.array(hex_to_rgb(colour), np.float32) - picture)
     return np.rint(picture).astype(np.uint8)
 
 
@@ -44,7 +44,7 @@ def resized(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(Image.fromarray(np.asarray(array)).resize(size[::-1], Image.Resampling.BICUBIC))
 
 
-def rgb(colour: str) -> tuple[int, int, int]:
+def hex_to_rgb(colour: str) -> tuple[int, int, int]:
     """'#rrggbb' as three numbers of 0 to 255."""
     return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
 

@@ -30,7 +30,7 @@ from lesionseg.predict.targets import (
     RECORD,
     TABLE,
     Targets,
-    find,
+    find_photographs,
     half_written,
     outdated,
     targets,
@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> None:
     Options, names and files are checked before anything is written.
     """
     check(options)
-    names = find(options.photographs, options.output)
+    names = find_photographs(options.photographs, options.output)
     masks: truth.Masks = {}
     if options.truth:
         names = truth.without_masks(names, options.truth)
@@ -82,7 +82,7 @@ def run(options: argparse.Namespace) -> None:
     wanted = targets(names, options.output, kinds(options))
     of_the_set = [TABLE, RECORD, *([COCO] if options.outlines else [])]
     check_targets(options.output, wanted, of_the_set, (path for files in masks.values() for path in files))
-    model = load(options.model, choose_device(options.device, called="--device"), **changes(options))
+    model = load(options.model, choose_device(options.device, called="--device"), **given_settings(options))
     if not model.evaluated:
         print(
             f"predict: {model.path} holds no settings, as it was not evaluated; defaults are used where none are given"
@@ -98,7 +98,7 @@ def run(options: argparse.Namespace) -> None:
     def save_record() -> None:
         files = {printable(str(path)): "done" for path in outcome.finished}
         files |= {printable(str(path)): printable(reason) for path, reason in outcome.problems.items()}
-        scores = {"truth": scored(options.truth, len(names), outcome)} if options.truth else {}
+        scores = {"truth": scores_record(options.truth, len(names), outcome)} if options.truth else {}
         write_json(options.output / RECORD, about | scores | {"files": files, "written": listed})
 
     save_record()  # if this run is killed, the next one still recognises its files as ours
@@ -108,11 +108,11 @@ def run(options: argparse.Namespace) -> None:
         columns = [*COLUMNS, *(truth.SCORES if options.truth else ())]
         write_csv(options.output / TABLE, columns, rows(options.output, wanted, outcome, columns))
         if options.outlines:
-            write_coco(options.output / COCO, outlined(wanted, outcome))
+            write_coco(options.output / COCO, outlined_photographs(wanted, outcome))
         save_record()
         print(f"predict: {len(outcome.finished)} of {len(names)} photographs, in {printable(str(options.output))}")
     if options.truth:
-        say_scores(scored(options.truth, len(names), outcome))
+        say_scores(scores_record(options.truth, len(names), outcome))
     if outcome.problems:
         raise InputError(f"{path}: {reason}" for path, reason in outcome.problems.items())
 
@@ -121,7 +121,7 @@ def check(options: argparse.Namespace) -> None:
     """Raise InputError for every option that is out of range."""
     problems = []
     try:
-        Settings(**changes(options))
+        Settings(**given_settings(options))
     except InputError as error:
         problems += [
             f"--{name.replace('_', '-')}:{said}"
@@ -133,7 +133,7 @@ def check(options: argparse.Namespace) -> None:
         raise InputError(problems)
 
 
-def changes(options: argparse.Namespace) -> dict[str, Any]:
+def given_settings(options: argparse.Namespace) -> dict[str, Any]:
     """The settings named on the command line."""
     named = {name: getattr(options, name) for name in Changes.__annotations__}
     return {name: value for name, value in named.items() if value is not None}
@@ -252,13 +252,13 @@ def rows(output: Path, wanted: Targets, outcome: Outcome, columns: Sequence[str]
         yield dict.fromkeys(columns, "") | names | each.row
 
 
-def outlined(wanted: Targets, outcome: Outcome) -> Iterator[Outlined]:
+def outlined_photographs(wanted: Targets, outcome: Outcome) -> Iterator[Outlined]:
     """The photographs that are done, for coco.json."""
     for path, each in outcome.finished.items():
         yield Outlined(str(path), each.row["width"], each.row["height"], wanted[path]["outlines"])
 
 
-def scored(folder: Path, photographs: int, outcome: Outcome) -> dict:
+def scores_record(folder: Path, photographs: int, outcome: Outcome) -> dict:
     """The scores, for run.json."""
     compared = len(outcome.counts)
     return {

@@ -9,8 +9,8 @@ import numpy as np
 
 from lesionseg.common.files import atomic
 from lesionseg.common.text import printable
-from lesionseg.inference.outline import PREDICTION, rgb
-from lesionseg.predict.rings import filled, polygons
+from lesionseg.inference.outline import PREDICTION, hex_to_rgb
+from lesionseg.predict.rings import mask_from_rings, polygons
 
 CLASS = "lesion"
 
@@ -35,7 +35,7 @@ def write_geojson(path: Path, mask: np.ndarray) -> None:
             "geometry": {"type": "Polygon", "coordinates": [_closed(ring) for ring in (one.outer, *one.holes)]},
             "properties": {
                 "objectType": "annotation",
-                "classification": {"name": CLASS, "color": list(rgb(PREDICTION))},
+                "classification": {"name": CLASS, "color": list(hex_to_rgb(PREDICTION))},
             },
         }
         for one in polygons(mask)
@@ -80,7 +80,7 @@ def _annotations(photograph: Outlined) -> Iterator[dict]:
 
 def _run_lengths(rings: list[np.ndarray], photograph: Outlined) -> dict:
     """COCO's uncompressed form: the lengths of the runs of 0, 1, 0, …, column by column."""
-    pixels = filled(rings, (photograph.height, photograph.width)).ravel(order="F")
+    pixels = mask_from_rings(rings, (photograph.height, photograph.width)).ravel(order="F")
     ends = np.flatnonzero(np.diff(pixels)) + 1
     lengths = np.diff([0, *ends, len(pixels)]).tolist()
     return {"size": [photograph.height, photograph.width], "counts": [0, *lengths] if pixels[0] else lengths}

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from lesionseg.common.files import atomic
-from lesionseg.inference.outline import PREDICTION, TRUTH, rgb
+from lesionseg.inference.outline import PREDICTION, TRUTH, hex_to_rgb
 
 QUALITY = 92  # of the overlay, a JPEG: as PNG, 12 megapixels take 20 MB and seconds
 
@@ -52,7 +52,7 @@ def overlay(photograph: np.ndarray, masks: Mapping[str, np.ndarray]) -> np.ndarr
     for name, lines in contours.items():
         wider = 2 if len(contours) == 2 and name == "truth" else 1  # so that both show where they coincide
         cv2.drawContours(picture, lines, -1, (0, 0, 0), round(RIM * wider * width), cv2.LINE_AA)
-        cv2.drawContours(picture, lines, -1, rgb(COLOURS[name]), wider * width, cv2.LINE_AA)
+        cv2.drawContours(picture, lines, -1, hex_to_rgb(COLOURS[name]), wider * width, cv2.LINE_AA)
     return picture
 
 

@@ -42,7 +42,7 @@ def polygons(mask: np.ndarray) -> list[Polygon]:
     return list(found.values())
 
 
-def filled(rings: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
+def mask_from_rings(rings: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
     """The mask, uint8 (H, W), of the pixels inside an odd number of rings: the inverse of `polygons`."""
     crossings = np.zeros((shape[0], shape[1] + 1), np.uint8)
     for ring in rings:

@@ -20,7 +20,7 @@ ENDINGS = {  # of the files of one photograph, after its name
 Targets = Mapping[Path, Mapping[str, Path]]  # photograph -> kind, a key of ENDINGS -> file
 
 
-def find(photographs: Sequence[Path], output: Path) -> dict[Path, Path]:
+def find_photographs(photographs: Sequence[Path], output: Path) -> dict[Path, Path]:
     """The files to predict and the names of their results: `photographs` are files, or folders with all images below.
 
     A name is the path below the folder without its extension; with extension and folder where names would clash. An

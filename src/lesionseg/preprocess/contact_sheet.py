@@ -35,7 +35,7 @@ def contact_sheet(images: Rows, masks: Rows, samples: Sequence[Sample]) -> Image
     draw.text((32, 27), key, fill="black", font=text)
     for place, index in enumerate(shown):
         left, top = place % COLUMNS * TILE, TITLE + place // COLUMNS * (TILE + CAPTION)
-        sheet.paste(outlined(images[index], masks[index], TILE - 4), (left + 2, top))
+        sheet.paste(outlined_tile(images[index], masks[index], TILE - 4), (left + 2, top))
         sample = samples[index]
         draw.text((left + 4, top + TILE - 3), _fitting(sample.id, text), fill="black", font=text)
         words = f"{sample.split}, {100 * sample.lesion_fraction:.1f} %"
@@ -53,7 +53,7 @@ def _fitting(words: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> 
     return short
 
 
-def outlined(image: np.ndarray, mask: np.ndarray, size: int) -> Image.Image:
+def outlined_tile(image: np.ndarray, mask: np.ndarray, size: int) -> Image.Image:
     """A square tile of the image with the outline of its mask, one pixel wide."""
     tile = np.array(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
     lesion = np.asarray(Image.fromarray(mask * np.uint8(255)).resize((size, size), Image.Resampling.BOX)) >= 128

@@ -32,7 +32,7 @@ DIVIDED, GIVEN_VAL = "training", "given_val"  # subsets whose pairs are trained 
 
 
 @dataclass(frozen=True)
-class Settings:
+class DataSetSettings:
     """How to make the data set. Every field changes the result."""
 
     size: int  # height and width of images and masks, pixels
@@ -87,7 +87,7 @@ def process(
     raw: Path,
     pairs: Sequence[Pair],
     folders: tuple[Path, Path],
-    settings: Settings,
+    settings: DataSetSettings,
     workers: int | None = None,
     links: Iterable[tuple[str, str]] = (),
 ) -> DataSet:
@@ -180,9 +180,9 @@ def _duplicates(
         known = {(match.first, match.second) for match in near}
         inside = np.array([pair.subset in (DIVIDED, GIVEN_VAL) for pair in pairs])
         # Training pairs among themselves first, so that held-out ones do not change their groups.
-        other = views.find(described, unique[inside[unique]])
+        other = views.find_other_views(described, unique[inside[unique]])
         if not inside.all():
-            other += [match for match in views.find(described, unique) if not inside[list(match[:2])].all()]
+            other += [match for match in views.find_other_views(described, unique) if not inside[list(match[:2])].all()]
         matches += near
         matches += [
             Match(first, second, duplicates.hash_distance(thumbnails, first, second), correlation)
@@ -238,7 +238,7 @@ def _leaking(valid: Sequence[_ValidPair], matches: Sequence[Match]) -> dict[int,
     }
 
 
-def _samples(valid: Sequence[_ValidPair], matches: Sequence[Match], settings: Settings) -> list[Sample]:
+def _samples(valid: Sequence[_ValidPair], matches: Sequence[Match], settings: DataSetSettings) -> list[Sample]:
     """The sample of each valid pair. Splits and groups of training pairs do not depend on held-out ones."""
     training = [row for row, one in enumerate(valid) if one.pair.subset in (DIVIDED, GIVEN_VAL)]
     place = {row: index for index, row in enumerate(training)}

@@ -66,7 +66,7 @@ def describe(image: np.ndarray) -> np.ndarray:
     return np.concatenate([thumbnail.reshape(-1), features.reshape(-1), places.reshape(-1)])
 
 
-def find(rows: np.ndarray, among: Sequence[int] | np.ndarray) -> list[tuple[int, int, float]]:
+def find_other_views(rows: np.ndarray, among: Sequence[int] | np.ndarray) -> list[tuple[int, int, float]]:
     """(first, second, correlation of the fine structure) of images that show the same picture.
 
     `rows` is uint8 (N, ROW) and may be memory-mapped; `among` are the indices to look at, increasing.

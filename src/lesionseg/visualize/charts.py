@@ -124,16 +124,18 @@ def titles(results: Results, cut: bool = False) -> dict[str, str]:
 _AREAS = {"precision_recall": "average_precision", "roc": "roc_auc"}
 
 
-def _curve(results: Results, split: str, table: str, x: str, y: str) -> drawing.Curve:
+def _curve(results: Results, split: str, table: str, x: str, y: str) -> drawing.CurveWithArea:
     points, areas = results.tables[table].where("split", split), results.evaluation[split]["areas"]
     name = _AREAS[table]
-    return drawing.Curve(points.numbers(x), points.numbers(y), areas[name], areas.get(f"{name}_reason", ""))
+    return drawing.CurveWithArea(points.numbers(x), points.numbers(y), areas[name], areas.get(f"{name}_reason", ""))
 
 
-def _reliability(results: Results, split: str) -> drawing.Reliability:
+def _reliability(results: Results, split: str) -> drawing.ReliabilityDiagram:
     bins = results.tables["calibration"].where("split", split)
     error = results.evaluation[split]["calibration"]["expected_calibration_error"]
-    return drawing.Reliability(bins.numbers("predicted"), bins.numbers("observed"), bins.numbers("pixels"), error)
+    return drawing.ReliabilityDiagram(
+        bins.numbers("predicted"), bins.numbers("observed"), bins.numbers("pixels"), error
+    )
 
 
 def _size_classes(evaluation: Mapping[str, Mapping]) -> list[float]:

@@ -99,7 +99,7 @@ def confusion_matrix(confusions: Mapping[str, Mapping[str, int]], titles: Mappin
 
 
 @dataclass(frozen=True)
-class Reliability:
+class ReliabilityDiagram:
     """The reliability diagram of one split: arrays (bins,), one entry per bin of predicted probabilities."""
 
     probability: np.ndarray  # mean predicted probability of the bin's pixels; NaN when it is empty
@@ -109,7 +109,7 @@ class Reliability:
 
 
 @style.applied()
-def calibration(splits: Mapping[str, Reliability], titles: Mapping[str, str]) -> Figure:
+def calibration(splits: Mapping[str, ReliabilityDiagram], titles: Mapping[str, str]) -> Figure:
     """Reliability diagrams of the splits in one chart, and below it how many pixels each bin holds (log scale)."""
     figure = _figure(5, "Calibration: predicted probability and share of lesion", width=5)
     diagram, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -245,7 +245,7 @@ def _percent(share: float, _: int) -> str:
 
 
 @dataclass(frozen=True)
-class Curve:
+class CurveWithArea:
     """A precision-recall or ROC curve: x and y (points,), and the area under it, or why there is none."""
 
     x: np.ndarray
@@ -255,20 +255,22 @@ class Curve:
 
 
 @style.applied()
-def precision_recall(splits: Mapping[str, Curve], titles: Mapping[str, str]) -> Figure:
+def precision_recall(splits: Mapping[str, CurveWithArea], titles: Mapping[str, str]) -> Figure:
     """Precision against recall over all pixels; the area is the average precision."""
     return _curves(splits, titles, "recall", "precision", "Precision and recall of all pixels", "AP")
 
 
 @style.applied()
-def roc(splits: Mapping[str, Curve], titles: Mapping[str, str]) -> Figure:
+def roc(splits: Mapping[str, CurveWithArea], titles: Mapping[str, str]) -> Figure:
     """True against false positive rate over all pixels, with the area under it."""
     figure = _curves(splits, titles, "false positive rate", "true positive rate", "ROC curve of all pixels", "AUC")
     figure.axes[0].plot([0, 1], [0, 1], color=palette.FAINT, linestyle="--", zorder=0)
     return figure
 
 
-def _curves(splits: Mapping[str, Curve], titles: Mapping[str, str], x: str, y: str, title: str, area: str) -> Figure:
+def _curves(
+    splits: Mapping[str, CurveWithArea], titles: Mapping[str, str], x: str, y: str, title: str, area: str
+) -> Figure:
     figure = _figure(4.3, title, width=4.6)
     axes = figure.subplots()
     notes = []

@@ -169,9 +169,9 @@ def error_map(example: Example, size: tuple[int, int]) -> np.ndarray:
     dark = (grey * 0.45).astype(np.uint8) // 6 * 6  # coarse grey levels halve the bytes and do not show
     picture = np.repeat(dark[..., None], 3, axis=-1)
     truth, predicted = (resized(255 * mask, size) >= 128 for mask in (example.truth, example.predicted))
-    picture[truth & predicted] = palette.rgb(palette.AGREEMENT)
-    picture[truth & ~predicted] = palette.rgb(palette.TRUTH)
-    picture[~truth & predicted] = palette.rgb(palette.PREDICTION)
+    picture[truth & predicted] = palette.hex_to_rgb(palette.AGREEMENT)
+    picture[truth & ~predicted] = palette.hex_to_rgb(palette.TRUTH)
+    picture[~truth & predicted] = palette.hex_to_rgb(palette.PREDICTION)
     return picture
 
 

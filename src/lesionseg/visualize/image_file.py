@@ -49,7 +49,7 @@ def png_bytes(figure: Figure, colours: int | None = 64, exact: Sequence[tuple[in
     pixels = np.asarray(canvas.buffer_rgba())[..., :3]
     if colours is None:
         return _saved(Image.fromarray(pixels), optimize=False)
-    fixed = list(dict.fromkeys([(255, 255, 255), *map(palette.rgb, palette.ALL), *exact]))
+    fixed = list(dict.fromkeys([(255, 255, 255), *map(palette.hex_to_rgb, palette.ALL), *exact]))
     adapted = Image.fromarray(pixels).quantize(colours - len(fixed), Image.Quantize.MEDIANCUT).getpalette() or []
     table = np.concatenate([fixed, np.reshape(adapted, (-1, 3))]).astype(np.uint8)[:colours]
     picture = Image.fromarray(_nearest(pixels, table), "P")

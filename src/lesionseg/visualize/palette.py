@@ -33,4 +33,4 @@ FAINT = "#b3b3b3"  # references, such as the diagonal of a calibration chart
 
 ALL = (TRUTH, PREDICTION, AGREEMENT, INK, FAINT, *SPLITS.values(), *SCORES.values())
 
-rgb = outline.rgb
+hex_to_rgb = outline.hex_to_rgb

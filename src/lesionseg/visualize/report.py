@@ -92,7 +92,7 @@ class Column:
     decimals: int
 
 
-def render(
+def render_page(
     results: Results, galleries: Sequence[gallery.Gallery], charts: Sequence[Chart], data: Mapping[str, Any]
 ) -> str:
     """The page as HTML. `data` is the summary of the data set that preprocess wrote."""
