@@ -1,14 +1,20 @@
-"""`lesionseg predict` compared with the usual loop: time per photograph, and whether the masks are the same.
+"""`lesionseg predict` compared with the usual loop and with onnxruntime: time per photograph, and whether the masks are
+the same.
 
     python benchmarks/prediction.py PHOTOGRAPH_OR_FOLDER... [--drawn 6] [--model FOLDER]... [--rounds 3] [--threads 1]
 
-The plain loop opens each photograph with Pillow, converts it to RGB, resizes it, runs the network on it alone in
-float32 under no_grad, thresholds, enlarges the mask and saves it as PNG with Pillow's defaults. Both predict the same
-photographs with the same weights, taking turns in this process. Imports are not timed; loading the model counts for
-`lesionseg predict` but not for the loop. `--drawn` adds synthetic JPEGs of 6 to 12 megapixels.
+All take the same photographs, weights and number of threads, taking turns in this process, and write a PNG for each:
 
-`CPU` is the time on all cores, which other load on the machine hardly changes; `wall` is how long a user waits on an
-idle machine. In brackets: the range of the ratio over the rounds.
+- plain loop: opens each photograph with Pillow, converts it to RGB, resizes it, runs the network on it alone in float32
+  under no_grad, thresholds, enlarges the mask and saves it with Pillow's defaults
+- lesionseg predict: the command; loading the model counts
+- model.predict: the Python API, one photograph per call
+- onnxruntime: the file of `lesionseg export`, one photograph per call, as Pillow decodes it; left out where onnx or
+  onnxruntime is not installed
+
+Imports are not timed. `--drawn` adds synthetic JPEGs of 6 to 12 megapixels. CPU is the time on all cores, which other
+load on the machine hardly changes with one thread; wall is how long a user waits on an idle machine. In brackets: the
+range of the ratio over the rounds.
 """
 
 import argparse
@@ -22,15 +28,24 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from lesionseg.__main__ import main as lesionseg
 from lesionseg.images.naming import EXTENSIONS
 from lesionseg.predict.model import Model, load
 from lesionseg.predict.options import MODEL
+from lesionseg.predict.pictures import write_png
 from lesionseg.scoring.counts import count
 from lesionseg.scoring.scores import iou
 
+Way = Callable[[Model, list[Path], Path], None]  # predicts the photographs and writes a mask each into the folder
+PLAIN = {  # the settings of the plain loop
+    "test_time_augmentation": "none",
+    "refinement": "none",
+    "opening": 0,
+    "keep_largest": False,
+    "fill_holes": False,
+}
 DRAWN = ((2848, 2136), (3264, 2448), (4000, 3000))  # width and height: 6, 8 and 12 megapixels
 
 
@@ -50,32 +65,77 @@ def main() -> None:
         print(
             f"{len(files)} photographs, {min(pixels):.1f} to {max(pixels):.1f} megapixels, mean {np.mean(pixels):.1f},"
         )
-        print(f"{arguments.threads} threads, torch {torch.__version__}; milliseconds per photograph")
+        print(f"threads: {arguments.threads}; torch {torch.__version__}; milliseconds per photograph")
         for model in arguments.model or [Path(MODEL)]:
             compare(files, model, folder, arguments.rounds, arguments.threads)
 
 
 def compare(files: list[Path], path: Path, folder: Path, rounds: int, threads: int) -> None:
-    model = load(path, "cpu")
-    command = ["predict", *map(str, files), "--output", str(folder / "ours"), "--model", str(path), "--device", "cpu"]
-    command += ["--workers", str(threads), "--test-time-augmentation", "none", "--refinement", "none"]
-    command += ["--opening", "0", "--no-keep-largest", "--no-fill-holes"]  # which the plain loop does not have
-    (folder / "plain").mkdir(exist_ok=True)
-    ours, plain = [], []
+    model = load(path, "cpu", **PLAIN)
+    ways = {"plain loop": plain_loop, "lesionseg predict": command(path, threads), "model.predict": one_by_one}
+    try:
+        ways["onnxruntime"] = exported(model, threads)
+    except ModuleNotFoundError as error:
+        print(f"onnxruntime: left out ({error}; pip install 'lesionseg[export]')")
+    outputs = {name: folder / path.name / name for name in ways}
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    for output in outputs.values():
+        output.mkdir(parents=True)
     for _ in range(rounds):
-        plain.append(timed(lambda: plain_loop(model, files, folder / "plain")))
-        ours.append(timed(lambda: quietly(command)))
-    print(f"\n{model.network.__class__.__name__} at {model.image_size}")
-    for clock, name in enumerate(("CPU", "wall")):
-        slow, fast = (np.array(side)[:, clock] / len(files) * 1000 for side in (plain, ours))
-        ratios = slow / fast
-        print(
-            f"  {name:4s} plain loop {np.median(slow):7.1f}   lesionseg predict {np.median(fast):7.1f}   "
-            f"ratio {np.median(ratios):.2f} ({ratios.min():.2f} to {ratios.max():.2f})"
-        )
-    ends = [(folder / f"plain/{file.stem}.png", folder / f"ours/{file.stem}_segmentation.png") for file in files]
-    same = [overlap(*pair) for pair in ends]
-    print(f"  IoU of the masks: mean {np.mean(same):.4f}, least {min(same):.4f}")
+        for name, way in ways.items():
+            seconds[name].append(timed(way, model, files, outputs[name]))
+    print(f"\n{path}: {model.network.__class__.__name__} at {model.image_size}")
+    print(
+        f"  {'':20}{'CPU':>7}  times as fast    {'wall':>7}  times as fast    IoU with the plain loop's, mean and least"
+    )
+    slow = np.array(seconds["plain loop"])
+    for name in ways:
+        clocks = ""
+        for clock in (0, 1):
+            each = np.array(seconds[name])[:, clock]
+            ratios = slow[:, clock] / each
+            times = f"{np.median(ratios):.2f} ({ratios.min():.2f}–{ratios.max():.2f})"
+            clocks += f"{np.median(each) / len(files) * 1000:7.1f}  {times:17}"
+        same = [overlap(mask_file(outputs["plain loop"], file), mask_file(outputs[name], file)) for file in files]
+        print(f"  {name:20}{clocks}{np.mean(same):.4f} {min(same):.4f}")
+
+
+def command(path: Path, threads: int) -> Way:
+    """`lesionseg predict`, without what the plain loop does not do."""
+    options = ["--model", str(path), "--device", "cpu", "--workers", str(threads), "--test-time-augmentation", "none"]
+    options += ["--refinement", "none", "--opening", "0", "--no-keep-largest", "--no-fill-holes"]
+
+    def predict(model: Model, files: list[Path], output: Path) -> None:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            assert lesionseg(["predict", *map(str, files), "--output", str(output), *options]) == 0
+
+    return predict
+
+
+def one_by_one(model: Model, files: list[Path], output: Path) -> None:
+    for path in files:
+        write_png(mask_file(output, path), model.predict(path) * np.uint8(255))
+
+
+def exported(model: Model, threads: int) -> Way:
+    """The model as an ONNX file, as examples/onnx_serving runs it."""
+    import onnxruntime
+
+    from lesionseg.export.graph import build_graph
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    content = build_graph(model).SerializeToString()
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+    def predict(model: Model, files: list[Path], output: Path) -> None:
+        for path in files:
+            with Image.open(path) as image:
+                photograph = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            (mask,) = session.run(["mask"], {"photograph": photograph})
+            Image.fromarray(mask * np.uint8(255)).save(mask_file(output, path))
+
+    return predict
 
 
 def plain_loop(model: Model, files: list[Path], output: Path) -> None:
@@ -89,18 +149,18 @@ def plain_loop(model: Model, files: list[Path], output: Path) -> None:
             probabilities = torch.sigmoid(model.network(inputs))[0, 0].numpy()
         levels = Image.fromarray((probabilities * 255).round().astype(np.uint8))
         mask = np.asarray(levels.resize(photograph.size, Image.Resampling.BILINEAR)) >= model.settings.level
-        Image.fromarray(mask.astype(np.uint8) * 255).save(output / f"{path.stem}.png")
+        Image.fromarray(mask.astype(np.uint8) * 255).save(mask_file(output, path))
 
 
-def quietly(command: list[str]) -> None:
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        assert lesionseg(command) == 0
+def mask_file(output: Path, photograph: Path) -> Path:
+    """Where the mask of a photograph is written, as `lesionseg predict` calls it."""
+    return output / f"{photograph.stem}_segmentation.png"
 
 
-def timed(function: Callable[[], None]) -> tuple[float, float]:
+def timed(way: Way, model: Model, files: list[Path], output: Path) -> tuple[float, float]:
     """(seconds on all cores, seconds on the clock)."""
     wall, cpu = time.perf_counter(), time.process_time()
-    function()
+    way(model, files, output)
     return time.process_time() - cpu, time.perf_counter() - wall
 
 
