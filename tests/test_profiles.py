@@ -41,6 +41,6 @@ def test_every_parameter_is_a_commented_scalar():
     for group, entries in yaml.safe_load(text).items():
         for key, value in entries.items():
             assert not isinstance(value, (dict, list)), f"{group}.{key}: `-S` rewrites whatever is no scalar"
-            own = rf"^  {key}: .*\S +# \S"  # on the key's line, or on the line above it
+            own = rf"^  {key}:.* # \S"  # on the key's line, or on the line above it
             above = rf"^  # .*\n  {key}: "
             assert re.search(rf"{own}|{above}", text, re.MULTILINE), f"{group}.{key} has no comment"

@@ -14,7 +14,7 @@ from PIL import Image
 from conftest import REPOSITORY, Clone, clone_repository, overlay, pipeline_files
 from lesionseg.common.files import read_csv
 
-STAGES = ("download", "preprocess", "train", "evaluate", "visualize")
+STAGES = tuple(yaml.safe_load((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))["stages"])
 
 
 def stages_run(output: str) -> list[str]:
@@ -58,9 +58,9 @@ def test_the_metrics_are_whole_and_agree_with_each_other(tiny_run, evaluation, c
 
 
 def test_every_declared_output_is_there(tiny_run):
-    stages = yaml.safe_load((tiny_run.root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    assert tuple(stages) == STAGES
-    for path in hashes(tiny_run):
+    written = hashes(tiny_run)
+    assert written
+    for path in written:
         assert (tiny_run.root / path).exists(), path
     for path in (tiny_run.root / "plots").glob("*.png"):
         assert path.read_bytes().startswith(b"\x89PNG")
@@ -159,7 +159,7 @@ def test_a_set_to_evaluate_on_never_trains_again(tiny_run, tmp_path):
         Image.fromarray(noise).save(tmp_path / "own/images" / f"{name}.png")
         (tmp_path / "own/masks" / mask.name).write_bytes(mask.read_bytes())
     model = (second.root / "models/trained/weights.safetensors").read_bytes()
-    but_train = ["download", "preprocess", "evaluate", "visualize"]
+    but_train = [stage for stage in STAGES if stage != "train"]
     second.run("python", "tools/own.py", str(tmp_path / "own"))
 
     added = second.dvc("exp", "run", "-S", f"download.external={tmp_path / 'own'}").stdout

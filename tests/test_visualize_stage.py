@@ -12,18 +12,12 @@ import pytest
 from PIL import Image
 
 from evaluated import disc, write_evaluation
+from lesionseg.visualize.charts import charts
+from lesionseg.visualize.results import read_results
 
 REPOSITORY = Path(__file__).parents[1]
 KINDS = ("best", "median", "worst", "random")
 GALLERIES = {f"galleries/{split}_{kind}.png" for split in ("val", "official_test") for kind in KINDS}
-CHARTS = {
-    f"charts/{name}.png"
-    for name in (
-        "training_curves", "confusion_matrix", "dice_distribution", "dice_by_size", "thresholds", "calibration",
-        "precision_recall", "roc",
-    )
-}  # fmt: skip
-WRITTEN = GALLERIES | CHARTS | {"gallery.png", "report.html"}
 
 
 def run(folder: Path, **parameters) -> subprocess.CompletedProcess:
@@ -58,15 +52,28 @@ def finished(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def pictures(finished):
+    """The galleries and the charts of such a folder, by their path under plots/."""
+    results = read_results(*(finished / folder for folder in ("data/evaluation", "plots", "models/trained")))
+    return GALLERIES | {f"charts/{chart.name}.png" for chart in charts(results)}
+
+
+@pytest.fixture
+def written(pictures):
+    """All that the stage writes."""
+    return pictures | {"gallery.png", "report.html"}
+
+
 @pytest.fixture
 def copy(finished, tmp_path):
     """A folder of the test's own, in which the stage ran."""
     return shutil.copytree(finished, tmp_path / "copy")
 
 
-def test_it_writes_every_picture_and_leaves_nothing_else(finished):
-    assert set(drawn(finished)) == WRITTEN
-    for name in WRITTEN - {"report.html"}:
+def test_it_writes_every_picture_and_leaves_nothing_else(finished, written):
+    assert set(drawn(finished)) == written
+    for name in written - {"report.html"}:
         with Image.open(finished / "plots" / name) as picture:
             picture.verify()
             assert not picture.info.keys() & {"Software", "Creation Time", "tIME"}
@@ -92,22 +99,22 @@ def test_the_page_holds_the_galleries_of_every_split(finished):
     assert page.count("<figcaption><b>ISIC_") == 2 * 4 * 3
 
 
-def test_seed_changes_the_random_gallery_the_overview_and_the_page_alone(copy):
+def test_seed_changes_the_random_gallery_the_overview_and_the_page_alone(copy, written):
     """Which also shows that a second run writes the same bytes."""
     before = drawn(copy)
     assert run(copy, seed=1).returncode == 0
     after = drawn(copy)
-    changed = {name for name in WRITTEN if before[name] != after[name]}
+    changed = {name for name in written if before[name] != after[name]}
     assert changed <= {"galleries/val_random.png", "galleries/official_test_random.png", "gallery.png", "report.html"}
     assert {"galleries/val_random.png", "report.html"} <= changed
 
 
-def test_ids_and_format_and_examples_change_what_they_say(copy):
+def test_ids_and_format_and_examples_change_what_they_say(copy, pictures):
     first = (copy / "plots/per_image.csv").read_text(encoding="utf-8").splitlines()[1].split(",")[0]
     before = drawn(copy)
     assert run(copy, ids=f"'{first} {first}'", format="svg", examples=1).returncode == 0
     after = drawn(copy)
-    vector = {name.replace(".png", ".svg") for name in GALLERIES | CHARTS}
+    vector = {name.replace(".png", ".svg") for name in pictures}
     assert set(after) == vector | {"galleries/val_chosen.svg", "gallery.png", "report.html"}
     assert all(after[name].startswith(b"<?xml") for name in vector)
     page = after["report.html"].decode()
@@ -187,28 +194,28 @@ def test_a_prediction_of_an_image_that_is_not_there_is_named(copy):
     assert "index 99 is outside the 19 processed images" in result.stderr
 
 
-def test_one_image_one_epoch_and_more_examples_than_images(tmp_path):
+def test_one_image_one_epoch_and_more_examples_than_images(tmp_path, written):
     write_evaluation(tmp_path, {"train": 1, "val": 1}, epochs=1)
     result = run(tmp_path, examples=16)
     assert result.returncode == 0, result.stderr
-    assert set(drawn(tmp_path)) == {name for name in WRITTEN if "official" not in name}
+    assert set(drawn(tmp_path)) == {name for name in written if "official" not in name}
     assert drawn(tmp_path)["report.html"].decode().count("<figcaption><b>ISIC_") == 4
 
 
 @pytest.mark.parametrize("value", [0, 1], ids=["no lesion at all", "nothing but lesion"])
-def test_undefined_curves_are_notes_not_failures(tmp_path, value):
+def test_undefined_curves_are_notes_not_failures(tmp_path, value, written):
     """One class alone: ROC, and without lesion precision-recall, are null in the metrics and empty in the tables."""
     write_evaluation(tmp_path, {"train": 1, "val": 2}, masks=np.full((3, 64, 64), value, np.uint8))
     areas = json.loads((tmp_path / "data/evaluation/detail.json").read_text(encoding="utf-8"))["splits"]["val"]["areas"]
     assert areas["roc_auc"] is None
     result = run(tmp_path)
     assert result.returncode == 0, result.stderr
-    assert set(drawn(tmp_path)) == {name for name in WRITTEN if "official" not in name}
+    assert set(drawn(tmp_path)) == {name for name in written if "official" not in name}
 
 
-def test_the_official_test_set_alone_with_an_empty_and_a_full_mask(tmp_path):
+def test_the_official_test_set_alone_with_an_empty_and_a_full_mask(tmp_path, written):
     masks = [disc(64, 30, 30, 12), np.zeros((64, 64), np.uint8), np.ones((64, 64), np.uint8), disc(64, 0, 0, 9)]
     write_evaluation(tmp_path, {"train": 1, "official_test": 3}, masks=np.stack(masks))
     result = run(tmp_path)
     assert result.returncode == 0, result.stderr
-    assert set(drawn(tmp_path)) == {name for name in WRITTEN if "val_" not in name}
+    assert set(drawn(tmp_path)) == {name for name in written if "val_" not in name}
