@@ -35,7 +35,7 @@ class Parameters(Group):
     mask_suffix: str | None = Field(min_length=1)
     keep_splits: bool
     private_ids: bool
-    test_set: Literal["none", "validation", "test"]
+    test_set: isic2018.TestSet
     base_url: str | None = Field(pattern="^https?://.+")
     archives: str | None = Field(min_length=1)
     external: str | None = Field(min_length=1)

@@ -1,7 +1,7 @@
 """Score the network on the images it was not trained on, at its own resolution and at native size."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import checkout  # noqa: F401
 
@@ -10,7 +10,7 @@ from torch import nn
 from lesionseg.common.files import replaced, write_csv, write_json
 from lesionseg.common.hardware import choose_device, describe_device
 from lesionseg.common.parallel import worker_count
-from lesionseg.common.parameters import Field, Group, Runtime, load
+from lesionseg.common.parameters import Field, Group, Runtime, load, one_of
 from lesionseg.common.stage import run_stage
 from lesionseg.evaluate import card, submission, worst
 from lesionseg.evaluate.evaluation import Outputs, Predictor, cases, evaluate, thresholds, used
@@ -21,7 +21,7 @@ from lesionseg.evaluate.tables import write_tables
 from lesionseg.formats import manifest, metadata, notices, weights_file
 from lesionseg.formats.processed import open_folders
 from lesionseg.inference.prediction import PRECISION, package_versions
-from lesionseg.inference.settings import LARGEST_OPENING, Settings
+from lesionseg.inference.settings import LARGEST_OPENING, REFINEMENTS, VIEWS, Settings
 from lesionseg.networks import weights
 from lesionseg.networks.ensemble import Ensemble
 from lesionseg.scoring.bootstrap import Resampling
@@ -41,8 +41,8 @@ class Parameters(Group):
     opening: int = Field(ge=0, le=LARGEST_OPENING)
     keep_largest: bool
     fill_holes: bool
-    refinement: Literal["none", "crf"]
-    test_time_augmentation: Literal["none", "flips", "flips_rotations"]
+    refinement: Annotated[str, one_of(REFINEMENTS)]
+    test_time_augmentation: Annotated[str, one_of(VIEWS)]
     submission: bool
     bootstrap_samples: int = Field(ge=100, le=100_000)
     seed: int = Field(ge=0)

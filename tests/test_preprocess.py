@@ -32,7 +32,8 @@ from lesionseg.preprocess.pairs import BadPair, ReadPair, read_pair, read_pairs
 
 STAGE = Path(__file__).parents[1] / "stages/preprocess.py"
 REAL = Path(os.environ.get("LESIONSEG_REAL_DATA", Path(__file__).parents[2] / "shared/data"))
-DEFAULTS = {
+PARAMETERS = yaml.safe_load((STAGE.parents[1] / "params.yaml").read_text(encoding="utf-8"))
+DEFAULTS = PARAMETERS["preprocess"] | {
     "image_size": 32,
     "validation_fraction": 0.25,
     "test_fraction": 0.0,
@@ -566,7 +567,7 @@ pairs = [
     Pair(f"I{i:04d}", "images/L000.jpg", "masks/L000_segmentation.png", 90, 70, str(i), str(i), "training", "folder")
     for i in range(count)
 ]
-settings = DataSetSettings(size=256, validation_fraction=0.2, duplicate_distance=None)
+settings = DataSetSettings(256, 0.2, test_fraction=0.0, seed=0, drop_invalid=False, duplicate_distance=None)
 process(Path("data/raw"), pairs, (out, held_out), settings, workers=2)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from lesionseg.common.errors import InputError
 from lesionseg.compare import table
+from lesionseg.formats.processed import TRAINED
 
 PER_IMAGE = "plots/per_image.csv"
 SAMPLES = "data/processed/samples.csv"  # in DVC's cache: there after a run, `dvc checkout` or `dvc fetch`
-TRAINED = ("train", "val")
 
 
 class EvaluatedRun(NamedTuple):

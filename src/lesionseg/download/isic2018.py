@@ -86,13 +86,16 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 log = logging.getLogger(__name__)
 
 
+TestSet = Literal["none", "validation", "test"]  # an official set to evaluate on besides
+
+
 @dataclass(frozen=True)
 class Choice:
     """Which pairs: `limit` of the training set (None: all), chosen by `seed`, and all of an official test set."""
 
     limit: int | None
     seed: int = 0
-    test_set: Literal["none", "validation", "test"] = "none"
+    test_set: TestSet = "none"
 
 
 @dataclass(frozen=True)

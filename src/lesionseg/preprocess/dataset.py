@@ -37,10 +37,10 @@ class DataSetSettings:
 
     size: int  # height and width of images and masks, pixels
     validation_fraction: float  # of the training pairs, in (0, 1)
-    test_fraction: float = 0.0  # of the training pairs, in [0, 1)
-    seed: int = 0
-    drop_invalid: bool = False  # leave out unusable pairs instead of refusing the data set
-    duplicate_distance: int | None = 64  # hash bits in which near-duplicates may differ; None: identical files only
+    test_fraction: float  # of the training pairs, in [0, 1)
+    seed: int
+    drop_invalid: bool  # leave out unusable pairs instead of refusing the data set
+    duplicate_distance: int | None  # hash bits in which near-duplicates may differ; None: identical files only
 
 
 @dataclass(frozen=True)

@@ -21,20 +21,18 @@ from lesionseg.common.parameters import Group, one_of
 # setting of the whole process, made where the module is imported.
 cv2.setNumThreads(0)
 
-# What a strength means (sources: docs/training-options.md). Lengths are shares of the image's side.
-_SCALE_SHIFT = {
+# What a strength other than `none` means (sources: docs/training-options.md). Lengths are shares of the side.
+_SCALE_SHIFT = {  # range of scales, largest shift
     "light": ((0.9, 1.1), 0.05),
     "strong": ((0.7, 1.4), 0.1),
-    "close_up": ((0.8, 1.8), 0.1),
-}  # range of scales, largest shift
+    "close_up": ((0.8, 1.8), 0.1),  # photographs from nearer, lesions that the edge cuts off
+}
 _ELASTIC = {"light": 0.01, "strong": 0.02}  # standard deviation of the displacement
 _ELASTIC_SMOOTHNESS = 0.06  # standard deviation of the Gaussian that smooths it
 _QUARTER_TURNS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
 _COLOUR = {"light": (0.1, 0.02), "strong": (0.3, 0.1)}  # ± brightness, contrast, saturation factors; ± hue, turns
 
 ROTATIONS = ("none", "right_angles", "any")
-STRENGTHS = ("none", "light", "strong")
-SCALES = (*STRENGTHS, "close_up")  # close_up: photographs from nearer, lesions that the edge cuts off
 
 
 class Augmentation(Group):
@@ -46,9 +44,9 @@ class Augmentation(Group):
 
     augment_flips: bool
     augment_rotations: Annotated[str, one_of(ROTATIONS)]
-    augment_scale_shift: Annotated[str, one_of(SCALES)]
-    augment_elastic: Annotated[str, one_of(STRENGTHS)]
-    augment_colour: Annotated[str, one_of(STRENGTHS)]
+    augment_scale_shift: Annotated[str, one_of(("none", *_SCALE_SHIFT))]
+    augment_elastic: Annotated[str, one_of(("none", *_ELASTIC))]
+    augment_colour: Annotated[str, one_of(("none", *_COLOUR))]
 
 
 class Augmenter:
