@@ -25,7 +25,7 @@ def write_evaluation(
     epochs: int = 3,
     masks: np.ndarray | None = None,
 ) -> None:
-    """Write data/, models/, plots/ and params.yaml under `root`, for `splits` of so many images.
+    """Write data/, models/ and plots/ under `root`, for `splits` of so many images.
 
     The lesions are discs, and each image looks like lesion a little beside its own. `masks` uint8 (N, size, size)
     replace the discs, so that a test can have an empty or a full one.
@@ -46,9 +46,6 @@ def write_evaluation(
     write_model(root, trained_network(), image_size=size, keep="last", epoch=epochs, device="cpu")
     write_history(root, epochs)
     run_stage(root, "evaluate", bootstrap_samples=100)
-    (root / "params.yaml").write_text(
-        "visualize:\n  examples: 3\n  seed: 0\n  ids: null\n  format: png\n", encoding="utf-8"
-    )
     counts = {split: {"images": count} for split, count in splits.items()}
     summary = {"sources": {"synthetic": len(names)}, "images": len(names), "splits": counts}
     write_json(root / "data/summary/summary.json", summary)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from evaluated import disc, write_evaluation
@@ -22,7 +23,9 @@ GALLERIES = {f"galleries/{split}_{kind}.png" for split in ("val", "official_test
 
 def run(folder: Path, **parameters) -> subprocess.CompletedProcess:
     """Run the stage in `folder` with these values of its parameters."""
-    settings = {"examples": 3, "seed": 0, "ids": "null", "format": "png", "pictures_in_git": "true"} | parameters
+    usual = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))["visualize"]
+    settings = {name: json.dumps(value) for name, value in usual.items()}
+    settings |= {"examples": 3, "seed": 0, "ids": "null", "format": "png", "pictures_in_git": "true"} | parameters
     lines = "".join(f"  {name}: {value}\n" for name, value in settings.items())
     (folder / "params.yaml").write_text(f"visualize:\n{lines}", encoding="utf-8")
     return subprocess.run(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 from safetensors.torch import save
 
 from lesionseg import networks
@@ -24,8 +25,10 @@ from lesionseg.train.recipe import Machine, Recipe
 
 SIDE = 32
 TRAIN, VAL = list(range(11)), [11, 12, 13]  # batches of 4: the last of each epoch has 3
+REPOSITORY = Path(__file__).parents[1]
 CPU = torch.device("cpu")
-PLAIN = {
+_USUAL = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))["train"]
+PLAIN = {name: _USUAL[name] for name in Recipe.model_fields} | {
     "epochs": 3,
     "batch_size": 4,
     "learning_rate": 1e-3,
@@ -40,7 +43,7 @@ PLAIN = {
     "early_stopping": None,
     "compile": False,
 }
-AUGMENTATION = {
+AUGMENTATION = {name: _USUAL[name] for name in Augmentation.model_fields} | {
     "augment_flips": True,
     "augment_rotations": "right_angles",
     "augment_scale_shift": "none",
