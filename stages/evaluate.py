@@ -19,6 +19,7 @@ from lesionseg.evaluate.members import compare_members
 from lesionseg.evaluate.split_scores import Setting, chosen_by_val, compared
 from lesionseg.evaluate.tables import write_tables
 from lesionseg.formats import manifest, metadata, notices, weights_file
+from lesionseg.formats.evaluation_tables import SAMPLES
 from lesionseg.formats.processed import open_folders
 from lesionseg.inference.prediction import PRECISION, package_versions
 from lesionseg.inference.settings import LARGEST_OPENING, REFINEMENTS, VIEWS, Settings
@@ -80,8 +81,8 @@ def main() -> None:
             write_json(EVALUATION / "members.json", members)
     write_csv(
         EVALUATION / "samples.csv",
-        ("id", "split", "index"),
-        ({"id": case.id, "split": case.split, "index": case.row} for case in held_out),
+        SAMPLES,
+        (dict(zip(SAMPLES, (case.id, case.split, case.row), strict=True)) for case in held_out),
     )
     write_tables(PLOTS, scored)
     resampling = Resampling(parameters.bootstrap_samples, parameters.seed)

@@ -3,11 +3,12 @@
 import numpy as np
 
 from lesionseg.evaluate.histogram import LEVELS, counts_by_level
+from lesionseg.formats.evaluation_tables import CURVES
 from lesionseg.inference.settings import level
 from lesionseg.scoring import scores
 
 THRESHOLDS = tuple(round(step / 100, 2) for step in range(1, 100))  # those tried and plotted
-COLUMNS = ("threshold", "dice", "iou", "precision", "recall", "dice_per_image", "iou_per_image")
+COLUMNS = CURVES["thresholds"][1:]  # without the split
 
 
 class Sweep:

@@ -10,6 +10,7 @@ import numpy as np
 
 from lesionseg.common.errors import InputError
 from lesionseg.common.files import read_csv
+from lesionseg.formats.evaluation_tables import CURVES, PER_IMAGE, SAMPLES
 from lesionseg.formats.processed import EVALUATED
 from lesionseg.formats.weights_file import TRAINED_FILE, read_metadata
 
@@ -69,12 +70,9 @@ def read_json(path: str | Path) -> dict:
         raise InputError(f"{path}: not JSON ({error}); run `dvc repro --force`") from None
 
 
-TABLES = {  # of the evaluation -> the columns that the pictures need
-    "per_image": ("id", "split", "dice", "iou", "lesion_fraction"),
-    "thresholds": ("split", "threshold", "dice", "iou", "precision", "recall"),
-    "calibration": ("split", "predicted", "observed", "pixels"),
-    "precision_recall": ("split", "recall", "precision"),
-    "roc": ("split", "false_positive_rate", "true_positive_rate"),
+# of the evaluation -> the columns that the pictures need
+TABLES = {"per_image": (*PER_IMAGE, "dice", "iou", "lesion_fraction")} | {
+    name: columns for name, columns in CURVES.items() if name != "confusion"
 }
 HISTORY = ("epoch", "train_loss", "train_dice", "train_iou", "val_loss", "val_dice", "val_iou")
 
@@ -151,7 +149,7 @@ def read_predictions(folder: str | Path, images: int, shape: Sequence[int]) -> P
     predictions must fit. Raises InputError if a file is missing, damaged, or does not fit the others.
     """
     folder = Path(folder)
-    table = read_table(folder / "samples.csv", ("id", "split", "index"))
+    table = read_table(folder / "samples.csv", SAMPLES)
     rows = [int(number) for number in table.numbers("index")]
     arrays, problems = {}, []
     for name in ("probabilities", "predicted"):
