@@ -31,7 +31,7 @@ def ordered_map(
 
 
 def ordered_process_map(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
-    """The same with `workers` processes, for functions that hold the interpreter lock a part of the time.
+    """The same with `workers` processes, for functions that hold the interpreter lock some of the time.
 
     `function`, items and results travel between processes, so they must pickle. One worker is this process itself.
     Raises InputError when a worker is killed from outside.

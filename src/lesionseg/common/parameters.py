@@ -20,7 +20,7 @@ class Group(BaseModel):
 
 
 def one_of(names: Iterable[str]) -> AfterValidator:
-    """Says of a str parameter that it is one of `names`: `Annotated[str, one_of(SCHEDULES)]`."""
+    """Require a str parameter to be one of `names`: `Annotated[str, one_of(SCHEDULES)]`."""
     names = tuple(names)
 
     def check(value: str) -> str:

@@ -14,9 +14,9 @@ from lesionseg.common.files import atomic
 from lesionseg.common.text import printable
 
 SHOWN = 50  # of a long list of problems; all of them go to a file
-ALL_PROBLEMS = Path(".cache")  # where that file lies: no output of DVC's
+ALL_PROBLEMS = Path(".cache")  # where that file is; not an output of DVC's
 ENVIRONMENT = Path("environment.yaml")
-TEMPORARY = "/.dvc/tmp/exps/"  # in it DVC makes the copies for `dvc exp run --temp` and the queue
+TEMPORARY = "/.dvc/tmp/exps/"  # where DVC makes the copies for `dvc exp run --temp` and the queue
 SYSTEM: dict[
     int | None, tuple[str, str]
 ] = {  # errors of the operating system that the user can mend: what it is, and the cure
@@ -66,7 +66,7 @@ def _what_remains() -> str:
 
 
 def _listed(name: str, problems: Sequence[str]) -> str:
-    """Write all problems to a file, and say where; nothing where it cannot be written."""
+    """Write all problems to a file, and say where; "" if it cannot be written."""
     path = ALL_PROBLEMS / f"{name}-problems.txt"
     try:
         with atomic(path) as temporary:
@@ -86,7 +86,7 @@ def _refused_by_the_system(error: BaseException | None) -> OSError | None:
 
 
 def other_versions(stage: str, path: Path = ENVIRONMENT) -> Iterator[str]:
-    """A line for every package that `path` lists for the stage in another version than the one that runs.
+    """A line for every package whose running version differs from the one that `path` lists for the stage.
 
     The listed versions are what DVC tracks: a result made with another one is not what dvc.lock says it is.
     """

@@ -21,6 +21,6 @@ def upsample(features: Tensor, size: Sequence[int]) -> Tensor:
 
 @torch.no_grad()
 def _interpolation(inputs: int, outputs: int, like: Tensor) -> Tensor:
-    """The matrix (outputs, inputs) of linear interpolation: what it makes of each unit vector is a column."""
+    """The matrix (outputs, inputs) of linear interpolation: its columns are the interpolated unit vectors."""
     units = torch.eye(inputs, device=like.device)[None]
     return functional.interpolate(units, outputs, mode="linear", align_corners=False)[0].T.to(like.dtype)

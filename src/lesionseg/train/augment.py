@@ -17,8 +17,8 @@ import numpy as np
 
 from lesionseg.common.parameters import Group, one_of
 
-# Workers are processes already; OpenCV's own threads in each would only fight for the cores. It is a
-# setting of the whole process, made where the module is imported.
+# Workers are processes already; OpenCV's own threads in each would only compete for the cores. This is a
+# setting of the whole process, made on import.
 cv2.setNumThreads(0)
 
 # What a strength other than `none` means (sources: docs/training-options.md). Lengths are shares of the side.

@@ -22,7 +22,7 @@ import torch
 
 from lesionseg.common.files import atomic
 
-OTHER_RUNS = 2  # unfinished ones whose checkpoints stay
+OTHER_RUNS = 2  # how many unfinished ones keep their checkpoints
 
 
 def key(facts: Mapping[str, object], files: Iterable[str | Path] = ()) -> str:

@@ -14,7 +14,7 @@ from lesionseg.train.progress import Progress, Row
 
 @dataclass(frozen=True)
 class Record:
-    """Where a run saves checkpoints, and whom it tells of its progress.
+    """Where a run saves checkpoints and reports its progress.
 
     With `checkpoints`, it resumes where a killed run of the same key stopped. `on_epoch` is called in the first process
     with each row of the history, after a resume with the earlier rows too. `quiet` prints nothing.

@@ -1,4 +1,4 @@
-"""Several training runs that differ in their seed alone: the members of an ensemble, whose probabilities are averaged.
+"""Several training runs that differ only in their seed: the members of an ensemble, whose probabilities are averaged.
 
 Member n, from 1, is the network that `train.seed` + n - 1 gives by itself.
 """
@@ -25,7 +25,7 @@ def ensemble_state(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def mean_history(histories: Sequence[Sequence[Row]]) -> list[Row]:
-    """A row an epoch: the mean over the members that reached it. Of one member, its history."""
+    """One row per epoch: the mean over the members that reached it; for one member, its history."""
     if len(histories) == 1:
         return list(histories[0])
     longest = max(histories, key=len)

@@ -1,4 +1,4 @@
-"""One training a folder: where DVC alone was killed its trainer lives on, and a second one would meet it.
+"""One training at a time per folder: if DVC alone is killed, its training lives on, and a second one would collide.
 
 Both would write the same checkpoint and history. A lock that the system releases with its process tells them apart.
 """
