@@ -77,7 +77,7 @@ def test_a_relative_path_out_of_the_repository_and_the_home_directory_become_abs
         code, out, _ = make_own(monkeypatch, capsys, given)
         assert code == 0
         assert f"{tmp_path / 'pairs'} is now a dependency" in out
-        with pytest.raises(InputError, match=f"write .* {tmp_path / 'pairs'}"):
+        with pytest.raises(InputError, match=f"write.* {tmp_path / 'pairs'}"):
             require_tracked("download.folder", given)
 
 
