@@ -154,8 +154,8 @@ def test_data_of_the_challenge_is_attributed(root):
 
 def test_a_validation_split_that_chose_is_named_so():
     assert report.chosen_on({"keep": "last", "train.early_stopping": None}) == ""
-    assert "chose the epoch kept:" in report.chosen_on({"keep": "best"})
-    assert "chose the epoch kept and when to stop:" in report.chosen_on({"keep": "best", "train.early_stopping": 3})
+    assert "chose the epoch kept, so" in report.chosen_on({"keep": "best"})
+    assert "chose the epoch kept and when to stop, so" in report.chosen_on({"keep": "best", "train.early_stopping": 3})
 
 
 def test_every_main_score_leads_to_its_meaning(page):
