@@ -275,3 +275,20 @@ def test_results_are_named_below_the_folder_that_was_named(model_file, photograp
     (tmp_path / "in/a.jpg").write_bytes((photographs / "a.jpg").read_bytes())
     assert main(["predict", str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--model", str(model_file)]) == 0
     assert {row["mask"] for row in rows(tmp_path / "out")} == {"a_segmentation.png", "deep/a_segmentation.png"}
+
+
+def test_photographs_of_a_format_that_is_not_read_are_named_and_hidden_files_are_not(
+    model_file, photographs, tmp_path, capsys
+):
+    """As a folder comes from a phone over a Mac."""
+    (tmp_path / "in/.trash").mkdir(parents=True)
+    content = (photographs / "a.jpg").read_bytes()
+    (tmp_path / "in/a.jpg").write_bytes(content)
+    (tmp_path / "in/.trash/b.jpg").write_bytes(content)
+    (tmp_path / "in/._a.jpg").write_bytes(b"\0\5\x16\7")
+    (tmp_path / "in/a.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    (tmp_path / "in/notes.txt").write_text("of the day")
+    assert main(["predict", str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--model", str(model_file)]) == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "a.HEIC: is not an image of a format read here" in said
+    assert {row["mask"] for row in rows(tmp_path / "out")} == {"a_segmentation.png"}

@@ -8,6 +8,8 @@ from pathlib import Path
 from lesionseg.common.errors import InputError
 from lesionseg.images.naming import EXTENSIONS
 
+# Photographs too, of formats that are not read: each is named as such, where a folder of a phone would seem to be done.
+NOT_READ = (".heic", ".heif", ".avif", ".dng", ".dcm", ".jp2", ".jxl")
 TABLE, RECORD, COCO = "lesions.csv", "run.json", "coco.json"
 ENDINGS = {  # of the files of one photograph, after its name
     "segmentation": "_segmentation.png",
@@ -24,7 +26,8 @@ def find_photographs(photographs: Sequence[Path], output: Path) -> dict[Path, Pa
     """The files to predict and the names of their results: `photographs` are files, or folders with all images below.
 
     A name is the path below the folder without its extension; with extension and folder where names would clash. An
-    output directory inside such a folder is skipped. Raises InputError for every path that does not exist.
+    output directory inside such a folder is skipped, and so is what is hidden, such as the `._a.jpg` that a Mac leaves
+    beside a photograph. Raises InputError for every path that does not exist.
     """
     below: dict[Path, Path] = {}  # file -> the folder that its name is relative to
     problems = []
@@ -35,7 +38,7 @@ def find_photographs(photographs: Sequence[Path], output: Path) -> dict[Path, Pa
                     f"--output: {output} is the folder of the photographs; name another, such as {output}/masks"
                 )
                 continue
-            files = sorted(file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS and not file.is_dir())
+            files = sorted(file for file in path.rglob("*") if _is_photograph(file, path))
             if path.resolve() in output.resolve().parents:
                 files = [file for file in files if output.resolve() not in file.resolve().parents]
             below |= {file: path for file in files if file not in below}
@@ -47,12 +50,22 @@ def find_photographs(photographs: Sequence[Path], output: Path) -> dict[Path, Pa
             problems.append(f"{path}: no such file or directory")
     if problems:
         raise InputError(problems)
-    short = {path: path.relative_to(folder).with_suffix("") for path, folder in below.items()}
+    short = {path: _without_extension(path.relative_to(folder)) for path, folder in below.items()}
     times = Counter(short.values())
     return {
         path: short[path] if times[short[path]] == 1 else Path(folder.resolve().name, path.relative_to(folder))
         for path, folder in below.items()
     }
+
+
+def _is_photograph(file: Path, folder: Path) -> bool:
+    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+    return file.suffix.lower() in (*EXTENSIONS, *NOT_READ) and not hidden and not file.is_dir()
+
+
+def _without_extension(path: Path) -> Path:
+    """With it where the file is not read anyway: it shall not clash with the JPEG that was made of it."""
+    return path if path.suffix.lower() in NOT_READ else path.with_suffix("")
 
 
 def targets(names: Mapping[Path, Path], output: Path, kinds: Iterable[str]) -> Targets:
