@@ -123,7 +123,7 @@ def test_such_names_come_in_at_no_door(tmp_path, name):
     for file in (f"{name}.png", f"{name}_mask.png"):
         Image.new("L", (8, 8)).save(tmp_path / file)
     with pytest.raises(InputError, match=r"its name (begins with|has)"):
-        folder.find(tmp_path)
+        folder.find_layout(tmp_path)
     pair = manifest.Pair(name, "a", "b", 8, 8, "0", "0", "training", "folder")
     manifest.write(tmp_path, [pair])
     with pytest.raises(InputError, match=r"line 2: the id .* (begins with|has)"):
