@@ -104,11 +104,13 @@ def _side_by_side(
     batches: Iterator[Sequence[np.ndarray]],
     device: torch.device,
 ) -> Iterator[list[Prediction]]:
-    """`map(function, batches)`, on a CPU several batches at a time; a batch that comes alone has all threads."""
+    """`map(function, batches)`, on a CPU several batches at a time.
+
+    A batch that comes alone has no more threads than one of many: into how many parts a convolution is split shows in
+    the last bits, and a photograph must not get another mask when it is predicted by itself.
+    """
     threads = torch.get_num_threads() if device.type == "cpu" else 1
-    first = list(islice(batches, 2)) if threads > 1 else []
-    batches = chain(first, batches)
-    if len(first) < 2:
+    if threads == 1:
         yield from map(function, batches)
         return
     at_once = min(threads, MOST_AT_ONCE)
