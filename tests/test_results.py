@@ -13,6 +13,9 @@ import yaml
 from PIL import Image
 
 from conftest import REPOSITORY
+from lesionseg.formats import metadata
+from lesionseg.scoring import scores
+from lesionseg.scoring.bootstrap import mean_intervals
 
 RUNS = results.recorded_runs()
 PAGE = (REPOSITORY / "docs/results.md").read_text(encoding="utf-8")
@@ -56,6 +59,34 @@ def test_a_run_was_evaluated_on_none_of_the_images_it_was_trained_on(run):
     assert {name: split for split, name in evaluated} == {
         name: split for name, split in split_of.items() if split != "train"
     }
+
+
+@pytest.mark.parametrize(
+    ("run", "diagnosis"),
+    [("quick-without-melanoma", "melanoma"), ("quick-without-keratosis", "seborrheic_keratosis")],
+)
+def test_what_leaving_out_a_diagnosis_changes_stands_on_the_page(run, diagnosis):
+    folders = results.RUNS / "quick-3", results.RUNS / run
+    before = results.read(folders[0] / results.MEMBER.format(1))
+    after = results.read(folders[1] / "per_image.csv")
+    known = metadata.read(folders[0]).rows
+    of_it = [key for key in sorted(before.rows) if known[key[1]]["diagnosis"] == diagnosis]
+    others = sorted(before.rows.keys() - set(of_it))
+
+    def both(column, keys):
+        return tuple(table.values(column, keys) for table in (before, after))
+
+    iou, iou_of_others, jaccard = both("iou", of_it), both("iou", others), both("jaccard_native", of_it)
+    failed = [np.mean(one < scores.FAILURE) for one in jaccard]
+    change = iou[1] - iou[0]
+    low, high = mean_intervals({"change": change}, before.groups(of_it), results.RESAMPLING)["change"]
+    cells = (
+        f"{len(of_it)} images: {iou[0].mean():.3f} → {iou[1].mean():.3f}",
+        f"{change.mean():.3f} ({low:.3f} to {high:.3f})",
+        f"{failed[0]:.3f} → {failed[1]:.3f}",
+        f"{iou_of_others[0].mean():.3f} → {iou_of_others[1].mean():.3f}",
+    )
+    assert f"| {' | '.join(cells)} |" in PAGE, cells
 
 
 @pytest.fixture(scope="module")
