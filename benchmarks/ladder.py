@@ -29,6 +29,9 @@ sys.path.insert(0, str(REPOSITORY / "tools"))
 
 import results  # noqa: E402
 
+from lesionseg.download.layout import find_layout  # noqa: E402
+from lesionseg.formats import metadata  # noqa: E402
+
 
 def settings(rung: Mapping) -> list[str]:
     """The `key=value` settings of a rung: those of its profile, then its own, which take precedence."""
@@ -64,20 +67,20 @@ DVC = (sys.executable, "-m", "dvc")
 
 def without(group: Mapping, photographs: Path, target: Path) -> Path:
     """A copy of the pairs, split as in the run `splits_of`, without the training images with `value` in `column`."""
-    with open(photographs / "metadata.csv", encoding="utf-8", newline="") as file:
-        members = {row["id"] for row in csv.DictReader(file) if row[group["column"]] == group["value"]}
+    rows = metadata.read(photographs).rows
+    members = {name for name, row in rows.items() if row[group["column"]] == group["value"]}
     with open(results.RUNS / group["splits_of"] / "splits.csv", encoding="utf-8", newline="") as file:
         splits = {row["id"]: row["split"] for row in csv.DictReader(file)}
     shutil.rmtree(target, ignore_errors=True)
-    for path in sorted(photographs.rglob("*.*")):
-        name = path.stem.removesuffix("_segmentation")
+    for name, pair in find_layout(photographs).pairs.items():
         split = splits.get(name)
         if split is None or (split == "train" and name in members):
             continue
-        folder = target / split / path.parent.relative_to(photographs)
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, folder)
-    shutil.copy(photographs / "metadata.csv", target)
+        for path in (pair.image, *pair.masks):
+            copy = target / split / path.relative_to(photographs)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, copy)
+    shutil.copy(photographs / metadata.NAME, target)
     return target
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from conftest import torch_threads
 from lesionseg.common.errors import InputError
 from lesionseg.inference.prediction import MOST_IMAGES, batch_size, predict, stream
 from lesionseg.inference.refine import REFINERS
@@ -186,10 +187,8 @@ class Beside(nn.Module):
 
 @pytest.fixture
 def three_threads():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(3)
-    yield
-    torch.set_num_threads(threads)
+    with torch_threads(3):
+        yield
 
 
 def test_a_cpu_predicts_a_batch_a_core(images, three_threads):

@@ -134,7 +134,7 @@ def test_a_group_is_left_out_of_the_training_images_alone(ladder, tmp_path, monk
     (tmp_path / "before").mkdir()
     (tmp_path / "before/splits.csv").write_text("id,split\na,train\nb,train\nc,val\nd,test\n", encoding="utf-8")
     photographs = tmp_path / "photographs"
-    for name in ("a.jpg", "a_segmentation.png", "b.jpg", "b_segmentation.png", "c.jpg", "d.jpg", "unknown.jpg"):
+    for name in (f"{one}{end}" for one in ("a", "b", "c", "d", "unknown") for end in (".jpg", "_segmentation.png")):
         (photographs / name[-3:]).mkdir(parents=True, exist_ok=True)
         (photographs / name[-3:] / name).touch()
     table = "id,diagnosis\na,naevus\nb,melanoma\nc,melanoma\nd,melanoma\n"
@@ -148,7 +148,9 @@ def test_a_group_is_left_out_of_the_training_images_alone(ladder, tmp_path, monk
         "train/jpg/a.jpg",
         "train/png/a_segmentation.png",
         "val/jpg/c.jpg",
+        "val/png/c_segmentation.png",
         "test/jpg/d.jpg",
+        "test/png/d_segmentation.png",
     }
     (tmp_path / "ladder.yaml").write_text("a: {change: one, without: {}}\n", encoding="utf-8")
     with pytest.raises(SystemExit):
