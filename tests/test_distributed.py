@@ -157,6 +157,7 @@ def test_processes_listen_on_loopback_alone_and_pass_on_data_but_no_code(tmp_pat
 
 
 def linger(folder: str) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell sets it for what runs in its background
     world = distributed.world_from_environment()
     Path(folder, f"{world.rank}.pid").write_text(str(os.getpid()))
     time.sleep(600)

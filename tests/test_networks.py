@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lesionseg import networks
 from lesionseg.common.errors import InputError
-from lesionseg.networks import quarter_unet
+from lesionseg.networks import quarter_unet, unet
 from lesionseg.networks.bilinear import upsample
 from lesionseg.train import losses
 
@@ -228,6 +228,31 @@ def test_unet_begins_with_logits_that_tell_pixels_apart():
 
 def test_unet_begins_with_the_share_of_lesion_that_photographs_have():
     assert networks.build_network("unet", SMALL).head.bias.sigmoid().item() == pytest.approx(0.2)
+
+
+def test_unet_begins_with_small_weights_that_learn_sooner_at_the_published_rate():
+    def trained(scale: float) -> tuple[torch.Tensor, float]:
+        """First logits, and the loss after thirty steps, where each convolution before a batch norm was scaled."""
+        torch.manual_seed(0)
+        network = networks.build_network("unet", 8).train()
+        for module in network.modules():
+            if isinstance(module, unet.DoubleConv):
+                module[0].weight.data *= scale
+                module[3].weight.data *= scale
+        images = torch.rand(4, 3, 32, 32)
+        masks = (functional.avg_pool2d(images, 9, 1, 4).mean(1, keepdim=True) > 0.5).float()
+        optimiser = torch.optim.Adam(network.parameters(), 1e-4)
+        first = network(images)
+        for _ in range(30):
+            loss = functional.binary_cross_entropy_with_logits(network(images), masks)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        return first.detach(), loss.item()
+
+    (logits, small), (default_logits, default) = trained(1), trained(1 / unet.CONVOLUTION_SCALE)
+    torch.testing.assert_close(logits, default_logits, atol=0.02, rtol=0.02)  # the same function at first
+    assert small < 0.8 * default
 
 
 def test_nnunet_supervises_five_resolutions_in_training_and_gives_one_in_evaluation():

@@ -95,8 +95,10 @@ def stream(
         return done
 
     images = chain(first, images)
-    for predictions in _side_by_side(predicted, iter(lambda: list(islice(images, batch)), []), device):
-        yield from predictions
+    # around all: batches that run side by side would take each other's setting for the caller's, and leave it behind
+    with _single_precision(device):
+        for predictions in _side_by_side(predicted, iter(lambda: list(islice(images, batch)), []), device):
+            yield from predictions
 
 
 def _side_by_side(
@@ -116,9 +118,7 @@ def _side_by_side(
     at_once = min(threads, MOST_AT_ONCE)
     try:
         torch.set_num_threads(threads // at_once)  # of the threads that start from here on, each
-        # around all of them: one by one, each would take another's setting for the caller's, and leave it behind
-        with _single_precision(device):
-            yield from ordered_map(function, batches, at_once)
+        yield from ordered_map(function, batches, at_once)
     finally:
         torch.set_num_threads(threads)
 
@@ -142,7 +142,7 @@ def _attempt(
 ) -> list[Prediction] | None:
     """The predictions for at most `batch` images; None where they do not fit into memory."""
     try:
-        with torch.inference_mode(), _single_precision(device):
+        with torch.inference_mode():
             inputs = torch.from_numpy(np.stack(images)).to(device).permute(0, 3, 1, 2).float() / 255
             # the last batch is padded: a prediction must not depend on how many images share its batch
             inputs = functional.pad(inputs, (0, 0, 0, 0, 0, 0, 0, batch - len(images)))

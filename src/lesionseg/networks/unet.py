@@ -8,6 +8,17 @@ from torch import Tensor, nn
 
 LEVELS = 4  # times the resolution is halved, and doubled again
 
+# Adam moves a weight by about the learning rate a step, whatever its size; at 1e-4 the few hundred steps of a short run
+# change torch's default weights little. Two things are therefore different from the default.
+# A batch norm after a convolution takes its scale away, so that only the direction of the weights counts; the smaller
+# they begin, the further a step turns it (van Laarhoven 2017, arXiv 1706.05350).
+CONVOLUTION_SCALE = 1 / 4
+# No batch norm follows the last convolution. It begins with larger weights, as probabilities would stay near one half,
+# and with the bias that says how much of a photograph is lesion, before anything is known of it (Lin et al. 2017,
+# arXiv 1708.02002, section 3.3).
+HEAD_SCALE = 4
+LESION_SHARE = 0.2
+
 
 class DoubleConv(nn.Sequential):
     """Two times 3×3 convolution, batch norm, ReLU: (B, inputs, H, W) -> (B, outputs, H, W)."""
@@ -21,14 +32,9 @@ class DoubleConv(nn.Sequential):
             nn.BatchNorm2d(outputs),
             nn.ReLU(inplace=True),
         )
-
-
-# Adam moves a weight by about the learning rate a step. At 1e-4 the few hundred steps of a short run can hardly change
-# the scale or the mean of the logits, so that probabilities stay near one half. The last convolution therefore begins
-# with larger weights, and with the bias that says how much of a photograph is lesion, before anything is known of it
-# (Lin et al. 2017, arXiv 1708.02002, section 3.3).
-HEAD_SCALE = 4
-LESION_SHARE = 0.2
+        with torch.no_grad():
+            for convolution in (self[0], self[3]):
+                convolution.weight *= CONVOLUTION_SCALE
 
 
 class UNet(nn.Module):
@@ -36,7 +42,7 @@ class UNet(nn.Module):
 
     Differs from the paper in what became usual: padded convolutions, so that the output is as large as the
     input, and batch norm. Base width 64 is the paper's: 31,037,633 parameters. Initial weights are torch's
-    default, those of the last convolution `HEAD_SCALE` times that, its bias the logit of `LESION_SHARE`.
+    default, scaled as said above; the bias of the last convolution is the logit of `LESION_SHARE`.
     """
 
     def __init__(self, base_width: int = 64):

@@ -20,7 +20,12 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, start_processes
+from torch.multiprocessing import (  # type: ignore[attr-defined]  # torch's types lack the second last
+    ProcessExitedException,
+    ProcessRaisedException,
+    _prctl_pr_set_pdeathsig,
+    start_processes,
+)
 from torch.nn import functional
 
 from lesionseg.common.errors import InputError
@@ -94,6 +99,8 @@ def launch(function: Callable[[], None], world_size: int) -> None:
 
 
 def _child(rank: int, function: Callable[[], None], world_size: int, private: str) -> None:
+    # torch has the system send SIGINT when the parent dies, which whoever was started with `nohup … &` ignores
+    _prctl_pr_set_pdeathsig(signal.SIGKILL)
     os.environ |= {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
