@@ -230,29 +230,38 @@ def test_unet_begins_with_the_share_of_lesion_that_photographs_have():
     assert networks.build_network("unet", SMALL).head.bias.sigmoid().item() == pytest.approx(0.2)
 
 
-def test_unet_begins_with_small_weights_that_learn_sooner_at_the_published_rate():
-    def trained(scale: float) -> tuple[torch.Tensor, float]:
-        """First logits, and the loss after thirty steps, where each convolution before a batch norm was scaled."""
-        torch.manual_seed(0)
-        network = networks.build_network("unet", 8).train()
-        for module in network.modules():
-            if isinstance(module, unet.DoubleConv):
-                module[0].weight.data *= scale
-                module[3].weight.data *= scale
-        images = torch.rand(4, 3, 32, 32)
-        masks = (functional.avg_pool2d(images, 9, 1, 4).mean(1, keepdim=True) > 0.5).float()
-        optimiser = torch.optim.Adam(network.parameters(), 1e-4)
-        first = network(images)
-        for _ in range(30):
-            loss = functional.binary_cross_entropy_with_logits(network(images), masks)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-        return first.detach(), loss.item()
+def train_unet(scale: float = 1, momentum: float = unet.STATISTICS_MOMENTUM) -> tuple[torch.Tensor, float, float]:
+    """First logits, and the losses in training and in evaluation after thirty steps at the published rate, where the
+    weights before each batch norm were scaled."""
+    torch.manual_seed(0)
+    network = networks.build_network("unet", 8).train()
+    for module in network.modules():
+        if isinstance(module, unet.DoubleConv):
+            module[0].weight.data *= scale
+            module[3].weight.data *= scale
+            module[1].momentum = module[4].momentum = momentum
+    images = torch.rand(4, 3, 32, 32)
+    masks = (functional.avg_pool2d(images, 9, 1, 4).mean(1, keepdim=True) > 0.5).float()
+    optimiser = torch.optim.Adam(network.parameters(), 1e-4)
+    first = network(images).detach()
+    for _ in range(30):
+        loss = functional.binary_cross_entropy_with_logits(network(images), masks)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    network.eval()
+    return first, loss.item(), functional.binary_cross_entropy_with_logits(network(images), masks).item()
 
-    (logits, small), (default_logits, default) = trained(1), trained(1 / unet.CONVOLUTION_SCALE)
+
+def test_unet_begins_with_small_weights_that_learn_sooner_at_the_published_rate():
+    (logits, small, _), (default_logits, default, _) = train_unet(), train_unet(1 / unet.CONVOLUTION_SCALE)
     torch.testing.assert_close(logits, default_logits, atol=0.02, rtol=0.02)  # the same function at first
     assert small < 0.8 * default
+
+
+def test_unet_is_in_evaluation_soon_as_good_as_in_training():
+    _, training, evaluation = train_unet()
+    assert evaluation < 1.2 * training
 
 
 def test_nnunet_supervises_five_resolutions_in_training_and_gives_one_in_evaluation():
