@@ -37,7 +37,7 @@ class DoubleConv(nn.Sequential):
         )
         with torch.no_grad():
             for convolution in (self[0], self[3]):
-                convolution.weight *= CONVOLUTION_SCALE
+                convolution.get_parameter("weight").mul_(CONVOLUTION_SCALE)
 
 
 class UNet(nn.Module):
