@@ -230,7 +230,7 @@ def test_unet_begins_with_the_share_of_lesion_that_photographs_have():
     assert networks.build_network("unet", SMALL).head.bias.sigmoid().item() == pytest.approx(0.2)
 
 
-def train_unet(scale: float = 1, momentum: float = unet.STATISTICS_MOMENTUM) -> tuple[torch.Tensor, float, float]:
+def train_unet(scale: float = 1) -> tuple[torch.Tensor, float, float]:
     """First logits, and the losses in training and in evaluation after thirty steps at the published rate, where the
     weights before each batch norm were scaled."""
     torch.manual_seed(0)
@@ -239,7 +239,6 @@ def train_unet(scale: float = 1, momentum: float = unet.STATISTICS_MOMENTUM) -> 
         if isinstance(module, unet.DoubleConv):
             module[0].weight.data *= scale
             module[3].weight.data *= scale
-            module[1].momentum = module[4].momentum = momentum
     images = torch.rand(4, 3, 32, 32)
     masks = (functional.avg_pool2d(images, 9, 1, 4).mean(1, keepdim=True) > 0.5).float()
     optimiser = torch.optim.Adam(network.parameters(), 1e-4)

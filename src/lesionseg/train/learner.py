@@ -25,7 +25,8 @@ class Learner:
         compiled: nn.Module = torch.compile(self.model) if recipe.compile else self.model  # type: ignore[assignment]
         self.network = synchronise_gradients(compiled, device)
         self.optimiser = _adam(self.model, recipe)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=machine.dtype == torch.float16)
+        # an eighth of torch's: there the gradients of small first weights overflow, and the first steps are skipped
+        self.scaler = torch.amp.GradScaler(device.type, init_scale=2**13, enabled=machine.dtype == torch.float16)
         self.average = None if recipe.ema_decay is None else weight_average(self.model, recipe.ema_decay)
         self.saved = self.average.module if self.average else self.model
         self.validated = self.saved if self.average else compiled
