@@ -19,6 +19,7 @@ from lesionseg.inference import native
 from lesionseg.inference.postprocess import Cleaning
 from lesionseg.networks import NAMES, build_network, weights
 from lesionseg.predict.model import shrunk
+from tiny_data import settle
 
 SIZE = 32
 RANDOM = np.random.default_rng(0)
@@ -116,6 +117,8 @@ def test_the_file_gives_the_models_masks_at_every_size(network, tmp_path, settin
 def test_every_network_and_ensembles_can_be_exported(tmp_path, name, members):
     torch.manual_seed(0)
     built = build_network(name, 4, members)
+    for network in built.members if members > 1 else [built]:
+        settle(network, torch.rand(2, 3, 64, 64))
     metadata = {"network": name, "base_width": 4, "members": members, "image_size": 64}
     model = model_file(tmp_path, (built.state_dict(), metadata))
     assert main(["export", "--model", model, "--output", str(tmp_path / "x.onnx")]) == 0  # held against torch there

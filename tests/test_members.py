@@ -11,13 +11,17 @@ from lesionseg.evaluate.evaluation import Case
 from lesionseg.evaluate.members import compare_members
 from lesionseg.formats.processed import Processed
 from lesionseg.inference.prediction import predict
+from tiny_data import settle
 from tiny_training import arrays
 
 
 def test_each_member_has_the_scores_it_has_alone_and_the_ensemble_those_of_the_mean():
     torch.manual_seed(3)
-    ensemble = networks.build_network("unet", 2, members=2).eval()
+    ensemble = networks.build_network("unet", 2, members=2)
     images, masks = arrays(6)
+    for member in ensemble.members:
+        settle(member, torch.from_numpy(images).permute(0, 3, 1, 2) / 255)
+    ensemble.eval()
     splits = ["val", "val", "val", "test", "test", "test"]
     cases = [
         Case(id=f"T_{row}", split=split, row=row, mask=Path(), group=f"T_{row}") for row, split in enumerate(splits)

@@ -14,12 +14,13 @@ from lesionseg.inference.prediction import MOST_IMAGES, batch_size, predict, str
 from lesionseg.inference.refine import REFINERS
 from lesionseg.inference.settings import REFINEMENTS, VIEWS
 from lesionseg.networks import build_network
+from tiny_data import settle
 
 
 @pytest.fixture(scope="module")
 def network() -> nn.Module:
     torch.manual_seed(0)
-    return build_network("unet", 4).eval()
+    return settle(build_network("unet", 4), torch.rand(2, 3, 32, 32))
 
 
 @pytest.fixture(scope="module")

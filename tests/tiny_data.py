@@ -147,14 +147,20 @@ def run_stage(root: Path, stage: str, runtime: dict | None = None, **changes) ->
         os.chdir(here)
 
 
+def settle(network: torch.nn.Module, images: torch.Tensor) -> torch.nn.Module:
+    """Take the running statistics from the images: with the initial ones an untrained U-Net has one answer for all."""
+    with torch.no_grad():
+        for _ in range(30):
+            network.train()(images)
+    return network.eval()
+
+
 def write_undecided_model(path: Path, size: int, images: int) -> Path:
     """A network that is trained on nothing, written to `path`: its logits vary about 0 on `images` squares of noise."""
     torch.manual_seed(3)
-    network = build_network("unet", 2).train()
     noise = torch.rand(images, 3, size, size)
-    for _ in range(30):
-        network(noise)  # running statistics, so that its logits vary about their mean
+    network = settle(build_network("unet", 2), noise)
     with torch.no_grad():
-        network.head.bias -= network.eval()(noise).mean()
+        network.head.bias -= network(noise).mean()
     weights.save(path, network.state_dict(), {"network": "unet", "base_width": 2, "image_size": size})
     return path
