@@ -1,5 +1,6 @@
 """Every network: shapes, size, alignment of output and input, learning, repeatability."""
 
+import math
 import re
 from pathlib import Path
 
@@ -256,6 +257,19 @@ def test_unet_begins_with_small_weights_that_learn_sooner_at_the_published_rate(
     (logits, small, _), (default_logits, default, _) = train_unet(), train_unet(1 / unet.CONVOLUTION_SCALE)
     torch.testing.assert_close(logits, default_logits, atol=0.02, rtol=0.02)  # the same function at first
     assert small < 0.8 * default
+
+
+@pytest.mark.parametrize("base_width", [4, 32])
+def test_unet_begins_with_a_quarter_of_the_default_but_not_with_less_than_a_hundredth(base_width):
+    torch.manual_seed(0)
+    deviations = []
+    for module in networks.build_network("unet", base_width).modules():
+        if isinstance(module, unet.DoubleConv):
+            for convolution in (module[0], module[3]):
+                default = 1 / math.sqrt(3 * convolution.weight[0].numel())  # of uniform numbers up to 1 / √inputs
+                deviations.append(convolution.weight.std().item())
+                assert deviations[-1] == pytest.approx(max(default / 4, 0.01), rel=0.25)
+    assert max(deviations) > 2 * min(deviations)  # both cases are among them
 
 
 def test_unet_is_in_evaluation_soon_as_good_as_in_training():

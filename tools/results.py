@@ -12,6 +12,7 @@ and what it cost.
 import argparse
 import csv
 import io
+import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -125,22 +126,29 @@ def breakdown_table(folder: Path, split: str = "test") -> Iterator[str]:
 
 
 def ladder(folders: Sequence[Path]) -> Iterator[str]:
-    """One row per run, on its test split, else val: the change, its cost, its scores, its commit."""
+    """One row per run, on its test split, else val: the change, where and what it cost, its scores, its commit."""
     scored = ("pooled dice", "pooled iou", "per image iou", "threshold_jaccard", "failures")
     words = ("pooled Dice", "pooled IoU", "IoU per image", "threshold Jaccard", "failures")
-    yield _row("run", "core-minutes", "images", *words, "commit")
-    yield _row(*["---"] * 9)
+    yield _row("run", "machine", "core-minutes", "images", *words, "commit")
+    yield _row(*["---"] * 10)
     for folder in folders:
         run, images = yaml.safe_load((folder / "run.yaml").read_text("utf-8")), read(folder / "per_image.csv")
         split = "test" if "test" in images.splits() else "val"
         found = split_scores(images, split)
         yield _row(
             f"{folder.name}: {run['change']}",
+            _machine(folder),
             f"{run['core_minutes']:.0f}",
             f"{len(images.ids(split))} {split}",
             *(str(found[name]) for name in scored),
             run["commit"][:9],
         )
+
+
+def _machine(folder: Path) -> str:
+    """What the run was evaluated on, and so far also trained, and in which number format it was trained."""
+    ran = json.loads((folder / "evaluation.json").read_text("utf-8"))["ran"]
+    return f"{ran['device']}, {ran['trained_in']}"
 
 
 def exploration() -> Iterator[str]:

@@ -4,7 +4,7 @@ Skin is a diffuse reflectance, attenuated by the pigments above it (Beer-Lambert
 lying on it. So a lesion is a field of melanin and blood, not a patch of paint, and its contrast varies with the skin
 below and the light above. The mask is bounded where the lesion's opacity crosses one half; freckles, small moles,
 redness, ink, hair and stickers are not part of it. Lesion areas follow ISIC 2018, from 1 % to 80 % with a median near
-17 %. What is hard there is rarer here, so that the default run can learn it from 128 pictures: one lesion in twelve is
+17 %. What is hard there is rarer here, so that the default run can learn it from 160 pictures: one lesion in twelve is
 barely visible, and fewer are pale or veiled in parts.
 """
 

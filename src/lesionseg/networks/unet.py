@@ -11,8 +11,10 @@ LEVELS = 4  # times the resolution is halved, and doubled again
 # Adam moves a weight by about the learning rate a step, whatever its size; at 1e-4 the few hundred steps of a short run
 # change torch's default weights little. Three things are therefore different from the default.
 # A batch norm after a convolution takes its scale away, so that only the direction of the weights counts; the smaller
-# they begin, the further a step turns it (van Laarhoven 2017, arXiv 1706.05350).
+# they begin, the further a step turns it (van Laarhoven 2017, arXiv 1706.05350). The default falls with the number of
+# inputs, and a quarter of it in the deep layers of a wide network would turn too far; hence the smallest deviation.
 CONVOLUTION_SCALE = 1 / 4
+SMALLEST_DEVIATION = 0.01
 # The statistics used outside of training follow the last three or four batches, not the last ten: those of older
 # batches are of other weights, and a network that has learnt to find lesions found none in validation.
 STATISTICS_MOMENTUM = 0.3
@@ -37,7 +39,8 @@ class DoubleConv(nn.Sequential):
         )
         with torch.no_grad():
             for convolution in (self[0], self[3]):
-                convolution.get_parameter("weight").mul_(CONVOLUTION_SCALE)
+                weight = convolution.get_parameter("weight")
+                weight.mul_(max(CONVOLUTION_SCALE, SMALLEST_DEVIATION * math.sqrt(3 * weight[0].numel())))
 
 
 class UNet(nn.Module):
