@@ -5,7 +5,7 @@ lying on it. So a lesion is a field of melanin and blood, not a patch of paint, 
 below and the light above. The mask is bounded where the lesion's opacity crosses one half; freckles, small moles,
 redness, ink, hair and stickers are not part of it. Lesion areas follow ISIC 2018, from 1 % to 80 % with a median near
 17 %. What is hard there is rarer here, so that the default run can learn it from 160 pictures: one lesion in twelve is
-barely visible, and fewer are pale or veiled in parts.
+barely visible, fewer are pale or veiled in parts, and one skin in ten is blotched or reddened.
 """
 
 import math
@@ -37,7 +37,7 @@ class Look:
 LOOKS = (
     Look(0.42, (0.4, 1.3), (0.0, 0.3), (0.08, 0.35), (0.02, 0.08), (0.1, 0.3), 0.05, 0.03),  # common naevus
     Look(0.20, (0.7, 2.2), (0.0, 0.6), (0.06, 0.3), (0.07, 0.17), (0.25, 0.6), 0.25, 0.15),  # melanoma-like
-    Look(0.11, (0.0, 0.3), (0.45, 0.95), (0.1, 0.4), (0.04, 0.14), (0.2, 0.5), 0.15, 0.05),  # pink, little pigment
+    Look(0.11, (0.0, 0.3), (0.55, 0.95), (0.1, 0.4), (0.04, 0.14), (0.2, 0.4), 0.15, 0.05),  # pink, little pigment
     Look(0.14, (0.3, 1.0), (0.0, 0.2), (0.03, 0.1), (0.03, 0.1), (0.15, 0.4), 0.1, 0.05),  # keratosis: sharp border
     Look(0.08, (0.2, 0.42), (0.05, 0.25), (0.2, 0.5), (0.03, 0.14), (0.2, 0.4), 0.1, 0.0),  # barely visible
     Look(0.05, (2.4, 3.8), (0.0, 0.5), (0.06, 0.15), (0.01, 0.08), (0.1, 0.3), 0.0, 0.25),  # blue-black
@@ -146,14 +146,14 @@ def _one_piece(field: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _skin_pigments(rng: Generator, height: int, width: int, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(melanin, blood) of the skin around the lesion, freckles and small moles among it; each (H, W)."""
     short = min(height, width)
-    uneven = rng.uniform(0.01, 0.06) if rng.random() < 0.75 else rng.uniform(0.06, 0.14)
+    uneven = rng.uniform(0.01, 0.06) if rng.random() < 0.9 else rng.uniform(0.06, 0.12)
     grain = _noise(rng, height, width, short * rng.uniform(0.008, 0.02), 2)  # pores and scales
     melanin = 0.12 + rng.uniform(0.005, 0.028) * grain + uneven * _noise(rng, height, width, short / 4, 4)
     blood = 0.1 + rng.uniform(0, 0.03) * grain + rng.uniform(0.02, 0.09) * _noise(rng, height, width, short / 6, 4)
     if rng.random() < 0.5:  # skin lines
         cell = short * rng.uniform(0.012, 0.03)
         melanin += rng.uniform(0.02, 0.06) * _network(rng, height, width, cell)
-    if rng.random() < 0.2:  # red patches
+    if rng.random() < 0.1:  # red patches
         blood += rng.uniform(0.05, 0.25) * _noise(rng, height, width, short / 2.5, 3).clip(0)
     if rng.random() < 0.25:
         blood += rng.uniform(0.08, 0.3) * _vessels(rng, height, width)
