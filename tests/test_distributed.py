@@ -73,7 +73,10 @@ def outcome(folder: Path) -> dict:
     ],
 )
 def test_two_processes_train_like_one(tmp_path, recipe, name):
-    """Eleven images in batches of five: one process is idle in the last. Dice to 2e-3: pixels at the threshold."""
+    """Eleven images in batches of five: one process is idle in the last.
+
+    Rounding moves pixels over the threshold, so what is counted (Dice, IoU) differs by more than the losses.
+    """
     recipe = recipe | {"batch_size": 5}
     for processes in (1, 2):
         folder = tmp_path / str(processes)
@@ -81,7 +84,8 @@ def test_two_processes_train_like_one(tmp_path, recipe, name):
         run = partial(member, str(folder), recipe, name=name)
         run() if processes == 1 else launch(run, processes)
     for one, two in zip(*(outcome(tmp_path / number)["history"] for number in "12"), strict=True):
-        assert two == pytest.approx(one, abs=2e-3)
+        for column in one:
+            assert two[column] == pytest.approx(one[column], abs=2e-3 if "loss" in column else 1e-2), column
 
 
 @pytest.mark.slow
