@@ -63,20 +63,18 @@ def outcome(folder: Path) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "name"),
+    ("recipe", "name", "counted"),
     [
-        (EVERYTHING | {"accumulation": 1}, "unet"),
-        pytest.param(PLAIN, "unet", marks=pytest.mark.slow),
-        pytest.param(PLAIN, "deeplabv3", marks=pytest.mark.slow),
-        pytest.param(PLAIN, "nnunet_resenc", marks=pytest.mark.slow),  # no batch norm, deep supervision
-        pytest.param(PLAIN, "quarter_unet", marks=pytest.mark.slow),  # a batch norm of its own
+        (EVERYTHING | {"accumulation": 1}, "unet", 2e-3),
+        pytest.param(PLAIN, "unet", 2e-3, marks=pytest.mark.slow),
+        pytest.param(PLAIN, "deeplabv3", 4e-3, marks=pytest.mark.slow),  # 2.5e-3 apart with AVX512
+        pytest.param(PLAIN, "nnunet_resenc", 2e-3, marks=pytest.mark.slow),  # no batch norm, deep supervision
+        pytest.param(PLAIN, "quarter_unet", 2e-3, marks=pytest.mark.slow),  # a batch norm of its own
     ],
 )
-def test_two_processes_train_like_one(tmp_path, recipe, name):
-    """Eleven images in batches of five: one process is idle in the last.
-
-    Rounding moves pixels over the threshold, so what is counted (Dice, IoU) differs by more than the losses.
-    """
+def test_two_processes_train_like_one(tmp_path, recipe, name, counted):
+    """Eleven images in batches of five: one process is idle in the last. Losses to 2e-3; Dice and IoU to `counted`,
+    as rounding moves pixels over the threshold."""
     recipe = recipe | {"batch_size": 5}
     for processes in (1, 2):
         folder = tmp_path / str(processes)
@@ -85,7 +83,7 @@ def test_two_processes_train_like_one(tmp_path, recipe, name):
         run() if processes == 1 else launch(run, processes)
     for one, two in zip(*(outcome(tmp_path / number)["history"] for number in "12"), strict=True):
         for column in one:
-            assert two[column] == pytest.approx(one[column], abs=2e-3 if "loss" in column else 1e-2), column
+            assert two[column] == pytest.approx(one[column], abs=2e-3 if "loss" in column else counted), column
 
 
 @pytest.mark.slow

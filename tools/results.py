@@ -152,7 +152,7 @@ def _machine(folder: Path) -> str:
 
 
 def exploration() -> Iterator[str]:
-    """The trials from before the ladder, as recorded then: their per-image tables no longer exist."""
+    """The trials outside the ladder, as recorded then: their per-image tables no longer exist."""
     yield _row("trial", "images", "pooled Dice", "pooled IoU", "IoU per image", "threshold Jaccard", "failures")
     yield _row(*["---"] * 7)
     numbers = ("dice", "iou", "per_image_iou", "threshold_jaccard", "failures")
