@@ -40,6 +40,7 @@ class DoubleConv(nn.Sequential):
         with torch.no_grad():
             for convolution in (self[0], self[3]):
                 weight = convolution.get_parameter("weight")
+                # torch's default is uniform up to ± 1 / √inputs: its deviation is 1 / √(3 · inputs)
                 weight.mul_(max(CONVOLUTION_SCALE, SMALLEST_DEVIATION * math.sqrt(3 * weight[0].numel())))
 
 
