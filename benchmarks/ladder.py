@@ -6,7 +6,8 @@ FOLDER holds image-mask pairs (docs/data-own.md); the word isic2018 in its place
 rungs get names of their own, such as quick-3-isic2018. Every rung starts from the committed parameters, adds the
 settings of its profile and then its own, and runs up to `evaluate`; data and models go into this repository's cache, so
 that rungs share what they have in common. A rung with `without` leaves a group of metadata.csv out of the training
-images and splits the others as a run in docs/results/ did, so that both are scored on the same test images. A killed
+images and splits the others as a run in docs/results/ did, so that both are scored on the same test images; one with
+`test_of` keeps the test images of such a run and divides the others itself (on the official archives: all). A killed
 rung is resumed; one that is already in docs/results/ is not run again. Core-minutes are the CPU time of the stage
 `train`, which other load on the machine hardly changes. At the end the table of all rungs is printed
 (python tools/results.py table).
@@ -48,6 +49,8 @@ def climb(name: str, rung: Mapping, photographs: str, clone: Path) -> None:
     source = [f"download.source={OFFICIAL}"]
     if group := rung.get("without"):
         photographs = str(without(group, Path(photographs), clone.with_name(f"{name}-pairs")))
+    elif photographs != OFFICIAL and (tested := rung.get("test_of")):
+        photographs = str(with_test_of(tested, Path(photographs), clone.with_name(f"{name}-pairs")))
     if photographs != OFFICIAL:
         run(clone, sys.executable, "tools/own.py", photographs)
         source = ["download.source=folder", f"download.folder={photographs}"]
@@ -69,18 +72,34 @@ def without(group: Mapping, photographs: Path, target: Path) -> Path:
     """A copy of the pairs, split as in the run `splits_of`, without the training images with `value` in `column`."""
     rows = metadata.read(photographs).rows
     members = {name for name, row in rows.items() if row[group["column"]] == group["value"]}
-    with open(results.RUNS / group["splits_of"] / "splits.csv", encoding="utf-8", newline="") as file:
-        splits = {row["id"]: row["split"] for row in csv.DictReader(file)}
+    splits = splits_of(group["splits_of"])
+    kept = {name: split for name, split in splits.items() if not (split == "train" and name in members)}
+    return copied(kept, photographs, target)
+
+
+def with_test_of(tested: str, photographs: Path, target: Path) -> Path:
+    """A copy of the pairs of the run `tested` whose test images are that run's; the others are in no directory of a split."""
+    splits = splits_of(tested)
+    return copied({name: split if split == "test" else "divided" for name, split in splits.items()}, photographs, target)
+
+
+def splits_of(name: str) -> dict[str, str]:
+    """The split of every image of a run in docs/results/."""
+    with open(results.RUNS / name / "splits.csv", encoding="utf-8", newline="") as file:
+        return {row["id"]: row["split"] for row in csv.DictReader(file)}
+
+
+def copied(directories: Mapping[str, str], photographs: Path, target: Path) -> Path:
+    """A copy, in `target`, of the pairs that have a directory, in that directory, and of metadata.csv."""
     shutil.rmtree(target, ignore_errors=True)
     for name, pair in find_layout(photographs).pairs.items():
-        split = splits.get(name)
-        if split is None or (split == "train" and name in members):
-            continue
-        for path in (pair.image, *pair.masks):
-            copy = target / split / path.relative_to(photographs)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, copy)
-    shutil.copy(photographs / metadata.NAME, target)
+        if directory := directories.get(name):
+            for path in (pair.image, *pair.masks):
+                copy = target / directory / path.relative_to(photographs)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, copy)
+    if (table := photographs / metadata.NAME).is_file():
+        shutil.copy(table, target)
     return target
 
 
