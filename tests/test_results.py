@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 
 from conftest import REPOSITORY
+from lesionseg.download.layout import find_layout
 from lesionseg.formats import metadata
 from lesionseg.scoring import scores
 from lesionseg.scoring.bootstrap import mean_intervals
@@ -101,7 +102,7 @@ def test_a_rung_is_its_profile_and_then_its_own_settings(ladder):
     rungs = yaml.safe_load((REPOSITORY / "benchmarks/ladder.yaml").read_text("utf-8"))
     parameters = yaml.safe_load((REPOSITORY / "params.yaml").read_text("utf-8"))
     for name, rung in rungs.items():
-        assert set(rung) <= {"change", "profile", "settings", "without"}, name
+        assert set(rung) <= {"change", "profile", "settings", "without", "test_of"}, name
         for setting in ladder.settings(rung):
             group, key = setting.partition("=")[0].split(".")
             assert key in parameters[group], f"{name}: {setting}"
@@ -129,7 +130,9 @@ def test_a_rung_that_is_recorded_is_not_run_again(ladder, tmp_path, monkeypatch,
     assert "c: not in" in capsys.readouterr().err
 
 
-def test_a_group_is_left_out_of_the_training_images_alone(ladder, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def photographs(ladder, tmp_path, monkeypatch):
+    """Five pairs, four of which a run `before` split."""
     monkeypatch.setattr(ladder.results, "RUNS", tmp_path)
     (tmp_path / "before").mkdir()
     (tmp_path / "before/splits.csv").write_text("id,split\na,train\nb,train\nc,val\nd,test\n", encoding="utf-8")
@@ -137,6 +140,15 @@ def test_a_group_is_left_out_of_the_training_images_alone(ladder, tmp_path, monk
     for name in (f"{one}{end}" for one in ("a", "b", "c", "d", "unknown") for end in (".jpg", "_segmentation.png")):
         (photographs / name[-3:]).mkdir(parents=True, exist_ok=True)
         (photographs / name[-3:] / name).touch()
+    return photographs
+
+
+def test_the_test_images_of_a_run_are_kept_and_the_others_divided_anew(ladder, photographs, tmp_path):
+    pairs = find_layout(ladder.with_test_of("before", photographs, tmp_path / "copy")).pairs
+    assert {name: pair.split for name, pair in pairs.items()} == {"a": None, "b": None, "c": None, "d": "test"}
+
+
+def test_a_group_is_left_out_of_the_training_images_alone(ladder, photographs, tmp_path, capsys):
     table = "id,diagnosis\na,naevus\nb,melanoma\nc,melanoma\nd,melanoma\n"
     (photographs / "metadata.csv").write_text(table, encoding="utf-8")
     group = {"column": "diagnosis", "value": "melanoma", "splits_of": "before"}
