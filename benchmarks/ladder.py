@@ -31,7 +31,7 @@ sys.path.insert(0, str(REPOSITORY / "tools"))
 import results  # noqa: E402
 
 from lesionseg.download.layout import find_layout  # noqa: E402
-from lesionseg.formats import metadata  # noqa: E402
+from lesionseg.formats import metadata, notices  # noqa: E402
 
 
 def settings(rung: Mapping) -> list[str]:
@@ -90,7 +90,7 @@ def splits_of(name: str) -> dict[str, str]:
 
 
 def copied(directories: Mapping[str, str], photographs: Path, target: Path) -> Path:
-    """A copy, in `target`, of the pairs that have a directory, in that directory, and of metadata.csv."""
+    """A copy, in `target`, of the pairs that have a directory, in that directory, of metadata.csv and licence notices."""
     shutil.rmtree(target, ignore_errors=True)
     for name, pair in find_layout(photographs).pairs.items():
         if directory := directories.get(name):
@@ -98,8 +98,9 @@ def copied(directories: Mapping[str, str], photographs: Path, target: Path) -> P
                 copy = target / directory / path.relative_to(photographs)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(path, copy)
-    if (table := photographs / metadata.NAME).is_file():
-        shutil.copy(table, target)
+    for path in photographs.iterdir():
+        if path.is_file() and (path.name == metadata.NAME or path.stem.lower() in notices.STEMS):
+            shutil.copy(path, target)
     return target
 
 

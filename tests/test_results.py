@@ -140,6 +140,7 @@ def photographs(ladder, tmp_path, monkeypatch):
     for name in (f"{one}{end}" for one in ("a", "b", "c", "d", "unknown") for end in (".jpg", "_segmentation.png")):
         (photographs / name[-3:]).mkdir(parents=True, exist_ok=True)
         (photographs / name[-3:] / name).touch()
+    (photographs / "LICENSE.txt").touch()
     return photographs
 
 
@@ -156,6 +157,7 @@ def test_a_group_is_left_out_of_the_training_images_alone(ladder, photographs, t
         copy = ladder.without(group, photographs, tmp_path / "copy")
     files = {path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file()}
     assert files == {
+        "LICENSE.txt",
         "metadata.csv",
         "train/jpg/a.jpg",
         "train/png/a_segmentation.png",
