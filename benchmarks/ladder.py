@@ -78,9 +78,9 @@ def without(group: Mapping, photographs: Path, target: Path) -> Path:
 
 
 def with_test_of(tested: str, photographs: Path, target: Path) -> Path:
-    """A copy of the pairs of the run `tested` whose test images are that run's; the others are in no directory of a split."""
-    splits = splits_of(tested)
-    return copied({name: split if split == "test" else "divided" for name, split in splits.items()}, photographs, target)
+    """A copy of the pairs of the run `tested` with the same test images; the others are in no directory of a split."""
+    directories = {name: split if split == "test" else "divided" for name, split in splits_of(tested).items()}
+    return copied(directories, photographs, target)
 
 
 def splits_of(name: str) -> dict[str, str]:
@@ -90,7 +90,7 @@ def splits_of(name: str) -> dict[str, str]:
 
 
 def copied(directories: Mapping[str, str], photographs: Path, target: Path) -> Path:
-    """A copy, in `target`, of the pairs that have a directory, in that directory, of metadata.csv and licence notices."""
+    """A copy, in `target`, of the pairs that have a directory, in that directory, of metadata.csv and of notices."""
     shutil.rmtree(target, ignore_errors=True)
     for name, pair in find_layout(photographs).pairs.items():
         if directory := directories.get(name):
